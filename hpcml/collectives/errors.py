@@ -1,0 +1,107 @@
+"""What goes wrong on one rank is known on every rank, with the same verdict, and ends every rank.
+
+A rank that raises alone leaves the others waiting in their next collective for ever. So checks and file reads that may
+fail on some ranks only are wrapped in `all_or_none`, and an exception that nobody catches aborts the whole program.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mpi4py import MPI
+
+
+class CollectiveError(RuntimeError):
+    """An error that every rank of a communicator raises at the same place, with the same message."""
+
+
+class MismatchError(CollectiveError, ValueError):
+    """The ranks called one collective with arguments that do not fit together."""
+
+
+def ranks_phrase(ranks: list[int]) -> str:
+    """Ranks as text: ``"rank 3"``, ``"ranks 0-2, 5"``."""
+    runs: list[list[int]] = []
+    for rank in sorted(ranks):
+        if runs and rank == runs[-1][1] + 1:
+            runs[-1][1] = rank
+        else:
+            runs.append([rank, rank])
+    spans = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    return f"{'rank' if len(ranks) == 1 else 'ranks'} {spans}"
+
+
+@contextmanager
+def all_or_none(comm: MPI.Comm | None = None) -> Iterator[None]:
+    """Run a block of local work on every rank of ``comm``; if it fails on any, raise `CollectiveError` on all.
+
+    Every rank must enter the block. The block itself must not communicate over ``comm``: a rank that fails there
+    would leave the others waiting. Costs one small all-reduce where nothing fails.
+
+    Example::
+
+        with all_or_none(comm):
+            rows = np.load(path)        # may be missing on one node only
+    """
+    comm = MPI.COMM_WORLD if comm is None else comm
+    error: BaseException | None = None
+    try:
+        yield
+    except Exception as caught:  # re-raised below, on every rank
+        error = caught
+    raise_together(error, comm)
+
+
+def raise_together(error: BaseException | None, comm: MPI.Comm) -> None:
+    """Raise on every rank if ``error`` is set on any. Collective over ``comm``."""
+    if comm.allreduce(0 if error is None else 1) == 0:
+        return
+    said = comm.allgather(None if error is None else _sentence(error))
+    ranks_by_message: dict[str, list[int]] = {}
+    for rank, message in enumerate(said):
+        if message is not None:
+            ranks_by_message.setdefault(message, []).append(rank)
+    lines = [
+        message if len(ranks) == comm.size else f"{ranks_phrase(ranks)}: {message}"
+        for message, ranks in ranks_by_message.items()
+    ]
+    raise CollectiveError("\n".join(lines)) from error
+
+
+def _sentence(error: BaseException) -> str:
+    """One line for errors that state what a user did; the type in front where the text alone would not tell."""
+    if isinstance(error, (CollectiveError, ValueError, OSError, TypeError)) and str(error):
+        return str(error)
+    return "".join(traceback.format_exception_only(type(error), error)).strip()
+
+
+@functools.cache
+def abort_on_uncaught() -> None:
+    """From now on an exception that nobody catches ends every rank of the program, not this one alone.
+
+    Without it the rank that failed waits in MPI_Finalize for the others, and they in their collective for it.
+    Installed by the first collective over more than one rank. A `CollectiveError` is raised on all ranks, so they
+    leave by themselves and only rank 0 prints it.
+    """
+    previous = sys.excepthook
+
+    def hook(kind, error, trace):
+        if not MPI.Is_initialized() or MPI.Is_finalized() or MPI.COMM_WORLD.size == 1:
+            previous(kind, error, trace)
+            return
+        rank = MPI.COMM_WORLD.rank
+        if issubclass(kind, CollectiveError):
+            if rank == 0:
+                previous(kind, error, trace)
+            return
+        print(f"hpcml: rank {rank} of {MPI.COMM_WORLD.size} ended by an uncaught exception:", file=sys.stderr)
+        previous(kind, error, trace)
+        sys.stderr.flush()
+        sys.stdout.flush()
+        MPI.COMM_WORLD.Abort(1)
+
+    sys.excepthook = hook
