@@ -1,0 +1,29 @@
+"""Update rules on NumPy arrays, in place, and the optimizer that averages gradients over MPI ranks.
+
+    from hpcml import optim
+    opt = optim.Adam(params, lr=1e-3)            # params: dict or list of arrays
+    dopt = optim.Distributed(opt)                # every rank; parameters of rank 0 are broadcast
+    dopt.step(grads, weight=len(batch))          # weighted mean over ranks, then one step
+
+The rules need no MPI; ``Distributed`` starts it when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from hpcml.optim import rates
+from hpcml.optim.adam import Adam, AdamW
+from hpcml.optim.optimizer import Optimizer
+from hpcml.optim.sgd import SGD
+
+if TYPE_CHECKING:
+    from hpcml.optim.distributed import Distributed
+
+__all__ = ["SGD", "Adam", "AdamW", "Distributed", "Optimizer", "rates"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Distributed":
+        from hpcml.optim.distributed import Distributed
+
+        return Distributed
+    raise AttributeError(f"module 'hpcml.optim' has no attribute {name!r}")

@@ -1,0 +1,93 @@
+"""Parameters and gradients as named lists of arrays: what may be one, and how they are matched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+#: A dict or a list of arrays, as users hold parameters and gradients.
+Arrays = Mapping[Any, Any] | Sequence[Any]
+
+DTYPES = (np.dtype("f4"), np.dtype("f8"))
+
+
+def items(arrays: Arrays, what: str) -> list[tuple[Any, Any]]:
+    """The (name, array) pairs of a dict, or the (position, array) pairs of a list or tuple, in order."""
+    if isinstance(arrays, Mapping):
+        return list(arrays.items())
+    if isinstance(arrays, (list, tuple)):
+        return list(enumerate(arrays))
+    raise TypeError(
+        f"{what} must be a dict or a list of arrays, not {type(arrays).__name__}; "
+        f"for a single array pass [array]"
+    )
+
+
+def check_parameters(pairs: list[tuple[Any, Any]]) -> None:
+    """Raise unless every parameter is a writable NumPy array of float32 or float64.
+
+    This is the one place that decides which kinds of arrays the rules update; another kind of array gets its
+    kernels in the rules' files and its row here.
+    """
+    if not pairs:
+        raise ValueError("there are no parameters: pass a dict or a list with at least one array")
+    for name, array in pairs:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(
+                f"parameter {name!r} is a {kind(array)}; the update rules work on numpy.ndarray "
+                f"(of float32 or float64): copy it to one"
+            )
+        if array.dtype not in DTYPES:
+            raise TypeError(
+                f"parameter {name!r} has dtype {array.dtype}; expected float32 or float64 "
+                f"in this machine's byte order"
+            )
+        if not array.flags.writeable:
+            raise ValueError(
+                f"parameter {name!r} is read-only and cannot be updated in place: pass a writable copy"
+            )
+        if array.size and any(
+            stride == 0 and n > 1 for stride, n in zip(array.strides, array.shape, strict=True)
+        ):
+            raise ValueError(f"parameter {name!r} repeats its elements (a stride is 0): pass a copy")
+
+
+def matched(pairs: list[tuple[Any, np.ndarray]], gradients: Arrays) -> list[np.ndarray]:
+    """The gradients in the order of the parameters; raises, naming the first that does not fit."""
+    found = dict(items(gradients, "gradients"))
+    expected = dict(pairs)
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    if missing or extra:
+        raise ValueError(
+            f"gradients do not match the parameters: missing {listed(missing)}, "
+            f"without a parameter {listed(extra)}"
+        )
+    for name, parameter in pairs:
+        gradient = found[name]
+        if isinstance(gradient, np.generic):  # what NumPy's arithmetic makes of an array without axes
+            gradient = found[name] = np.asarray(gradient)
+        if not isinstance(gradient, np.ndarray):
+            raise TypeError(f"the gradient of {name!r} is a {kind(gradient)}, its parameter a numpy.ndarray")
+        if gradient.shape != parameter.shape:
+            raise ValueError(
+                f"the gradient of {name!r} has shape {gradient.shape}, its parameter {parameter.shape}"
+            )
+        if gradient.dtype != parameter.dtype:
+            raise TypeError(
+                f"the gradient of {name!r} has dtype {gradient.dtype}, its parameter {parameter.dtype}: "
+                f"convert it with .astype({str(parameter.dtype)!r})"
+            )
+    return [found[name] for name, _ in pairs]
+
+
+def kind(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+
+
+def listed(names: list[Any]) -> str:
+    """At most five names, for an error message."""
+    shown = ", ".join(repr(name) for name in names[:5]) or "none"
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")

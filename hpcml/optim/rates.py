@@ -1,0 +1,54 @@
+"""Learning rates as pure functions of the step: multiply the base rate by what they return.
+
+A law takes ``step`` (from 0) and ``steps`` (how many there will be) and returns a factor in [0, 1]::
+
+    opt.lr = base * rates.cosine(step, steps, warmup=100)
+
+``LAWS`` names them, for configuration files and command lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+
+def warmed(step: int, warmup: int) -> float:
+    """Linear warm-up: (step + 1)/warmup in the first ``warmup`` steps, then 1 (Goyal et al. 2017, 2.2)."""
+    return min(1.0, (step + 1) / warmup) if warmup > 0 else 1.0
+
+
+def constant(step: int, steps: int, warmup: int = 0) -> float:
+    """1 after the warm-up.
+
+    >>> [constant(step, 4, warmup=2) for step in range(4)]
+    [0.5, 1.0, 1.0, 1.0]
+    """
+    return warmed(step, warmup)
+
+
+def cosine(step: int, steps: int, warmup: int = 0, floor: float = 0.0) -> float:
+    """Half a cosine from 1 at the end of the warm-up to ``floor``, which it would reach at step ``steps``.
+
+    Source: Loshchilov & Hutter 2017, equation 5, without restarts.
+
+    >>> [round(cosine(step, 4), 3) for step in range(4)]
+    [1.0, 0.854, 0.5, 0.146]
+    """
+    if step < warmup:
+        return warmed(step, warmup)
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def step_decay(step: int, steps: int, warmup: int = 0, factor: float = 0.1, stages: int = 3) -> float:
+    """1, then ``factor``, then ``factor``², …: ``stages`` plateaus of equal length over ``steps``.
+
+    >>> [round(step_decay(step, 6), 3) for step in range(6)]
+    [1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
+    """
+    stage = min(stages - 1, stages * step // max(1, steps))
+    return warmed(step, warmup) * factor**stage
+
+
+LAWS: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "step": step_decay}
