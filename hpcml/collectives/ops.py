@@ -1,0 +1,66 @@
+"""The reduction operations: their names, and which data types each is defined for."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from mpi4py import MPI
+
+
+@dataclass(frozen=True)
+class Op:
+    """An operation. ``ufunc`` is None for a user's own `MPI.Op`, which only MPI can apply.
+
+    kinds: the NumPy kinds of data type it is defined for. finishes: it has a last step, done once the fold is complete.
+    """
+
+    name: str
+    mpi: MPI.Op
+    ufunc: np.ufunc | None
+    kinds: str
+    commutes: bool = True
+    finishes: bool = False
+
+
+# "V" is how NumPy classes bfloat16.
+_NUMBERS, _ORDERED, _LOGICAL = "iufcV", "biufV", "biu"
+
+OPS = {
+    op.name: op
+    for op in (
+        Op("sum", MPI.SUM, np.add, _NUMBERS),
+        Op("prod", MPI.PROD, np.multiply, _NUMBERS),
+        Op("min", MPI.MIN, np.minimum, _ORDERED),
+        Op("max", MPI.MAX, np.maximum, _ORDERED),
+        Op("mean", MPI.SUM, np.add, "fcV", finishes=True),
+        Op("land", MPI.LAND, np.logical_and, _LOGICAL),
+        Op("lor", MPI.LOR, np.logical_or, _LOGICAL),
+        Op("lxor", MPI.LXOR, np.logical_xor, _LOGICAL),
+        Op("band", MPI.BAND, np.bitwise_and, _LOGICAL),
+        Op("bor", MPI.BOR, np.bitwise_or, _LOGICAL),
+        Op("bxor", MPI.BXOR, np.bitwise_xor, _LOGICAL),
+    )
+}
+
+
+@functools.cache
+def find(op: str | MPI.Op) -> Op:
+    """The operation of that name, or that MPI handle; ValueError with the known names otherwise."""
+    if isinstance(op, str) and op in OPS:
+        return OPS[op]
+    if isinstance(op, MPI.Op):
+        for known in OPS.values():
+            if known.mpi == op and not known.finishes:
+                return known
+        return Op(repr(op), op, None, "", commutes=op.Is_commutative())
+    raise ValueError(f"unknown op {op!r}: expected one of {', '.join(OPS)}, or an mpi4py.MPI.Op")
+
+
+def check_dtype(op: Op, dtype: np.dtype) -> None:
+    """TypeError where ``op`` is not defined for ``dtype``."""
+    if op.ufunc is None or dtype.kind in op.kinds:
+        return
+    hint = {"b": "; for a count pass x.astype(int), for any/all use op='lor'/'land'"}.get(dtype.kind, "")
+    raise TypeError(f"op {op.name!r} is not defined for {dtype}{hint}")
