@@ -32,8 +32,9 @@ class Optimizer:
     updated in one pass over memory; others through a packed copy. The state of a parameter has its shape
     and dtype.
 
-    Attributes: ``params`` as given; ``lr``, the learning rate, which may be set between steps; ``steps``,
-    how many were made; ``hyperparameters`` (dict).
+    Attributes: ``params`` as given; ``lr``, the learning rate, which may be set between steps; ``steps``, how
+    many were made; ``hyperparameters`` (dict); ``pairs``, the (name, array) of each parameter, and ``state``,
+    for each of them a dict of arrays by slot.
     """
 
     def __init__(self, params: Arrays, rule: Rule, hyperparameters: dict[str, Any]) -> None:
@@ -41,10 +42,10 @@ class Optimizer:
         self.rule = rule
         self.hyperparameters = hyperparameters
         self.steps = 0
-        self._pairs = items(params, "params")
-        check_parameters(self._pairs)
+        self.pairs = items(params, "params")
+        check_parameters(self.pairs)
         # zeros, not zeros_like, which would take the memory order of a Fortran-ordered parameter.
-        self._state = [{slot: np.zeros(p.shape, p.dtype) for slot in rule.slots} for _, p in self._pairs]
+        self.state = [{slot: np.zeros(p.shape, p.dtype) for slot in rule.slots} for _, p in self.pairs]
 
     @property
     def lr(self) -> float:
@@ -62,12 +63,12 @@ class Optimizer:
         Raises ValueError or TypeError, before anything is changed, when a gradient does not fit its
         parameter.
         """
-        gradients = matched(self._pairs, grads)
+        gradients = matched(self.pairs, grads)
         self.steps += 1
         coefficients = self.rule.coefficients(self.hyperparameters, self.steps)
         sign = -1.0 if self.hyperparameters["maximize"] else 1.0
-        scalars = {p.dtype: tuple(map(p.dtype.type, (sign * scale, *coefficients))) for _, p in self._pairs}
-        for (_, parameter), gradient, state in zip(self._pairs, gradients, self._state, strict=True):
+        scalars = {p.dtype: tuple(map(p.dtype.type, (sign * scale, *coefficients))) for _, p in self.pairs}
+        for (_, parameter), gradient, state in zip(self.pairs, gradients, self.state, strict=True):
             scaled, *rest = scalars[parameter.dtype]
             flat = np.ascontiguousarray(parameter).reshape(-1)
             slots = [array.reshape(-1) for array in state.values()]
@@ -79,7 +80,7 @@ class Optimizer:
         """A copy of all but the parameters: rule, hyperparameters, step count and state arrays by name."""
         state = {
             name: {slot: array.copy() for slot, array in slots.items()}
-            for (name, _), slots in zip(self._pairs, self._state, strict=True)
+            for (name, _), slots in zip(self.pairs, self.state, strict=True)
         }
         return {
             "rule": self.rule.name,
@@ -96,10 +97,10 @@ class Optimizer:
         if state_dict["rule"] != self.rule.name:
             raise ValueError(f"this state belongs to {state_dict['rule']}, the optimizer is {self.rule.name}")
         found = state_dict["state"]
-        differing = sorted(found.keys() ^ dict(self._pairs).keys(), key=str)
+        differing = sorted(found.keys() ^ dict(self.pairs).keys(), key=str)
         if differing:
             raise ValueError(f"the parameters of this state and the optimizer differ in {listed(differing)}")
-        for (name, _), slots in zip(self._pairs, self._state, strict=True):
+        for (name, _), slots in zip(self.pairs, self.state, strict=True):
             for slot, array in slots.items():
                 value = found[name].get(slot)
                 if value is None or value.shape != array.shape or value.dtype != array.dtype:
@@ -108,16 +109,16 @@ class Optimizer:
                         f"state {slot!r} of parameter {name!r} is {what}; "
                         f"expected {array.dtype} of shape {array.shape}"
                     )
-        for (name, _), slots in zip(self._pairs, self._state, strict=True):
+        for (name, _), slots in zip(self.pairs, self.state, strict=True):
             for slot, array in slots.items():
                 array[...] = found[name][slot]
         self.hyperparameters.update(state_dict["hyperparameters"])
         self.steps = int(state_dict["steps"])
 
     def __repr__(self) -> str:
-        numbers = sum(parameter.size for _, parameter in self._pairs)
+        numbers = sum(parameter.size for _, parameter in self.pairs)
         shown = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
-        return f"{self.rule.name}({len(self._pairs)} arrays, {numbers} numbers, {shown})"
+        return f"{self.rule.name}({len(self.pairs)} arrays, {numbers} numbers, {shown})"
 
 
 def nonnegative(name: str, value: float, below: float = float("inf")) -> float:
