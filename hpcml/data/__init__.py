@@ -1,0 +1,1 @@
+"""Data sets over ranks: reading, splitting, encoding, and the order of batches."""
