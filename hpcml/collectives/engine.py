@@ -1,0 +1,128 @@
+"""The engine: one compiled function that walks a table of steps and calls the MPI library directly.
+
+It holds no GIL, allocates nothing, and serves any data type, any op and any MPI library: what differs is data in the
+plan's *state*, an int64 vector. Where a message does not arrive for a while it returns, so that Python can look around
+(signals, a watchdog), and it goes on where it stopped when it is called again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, njit
+
+from hpcml.collectives.native_call import call, int64_at
+from hpcml.collectives.table import (
+    A,
+    A_AT,
+    B,
+    B_AT,
+    CODE,
+    COLUMNS,
+    COPY,
+    COUNT,
+    DST,
+    DST_AT,
+    FINISH,
+    FOLD,
+    PEER,
+    RECV,
+    SEND,
+    SLOT,
+    WAIT,
+)
+
+# The state of a plan, one int64 each.
+(
+    NEXT,  # the row to go on with
+    ROWS,  # address of the rows
+    ROW_COUNT,
+    REQUESTS,  # address of the MPI requests, one a slot
+    HANDLE_BYTES,  # size of an MPI handle: 4 (MPICH) or 8 (Open MPI, the MPI ABI)
+    COMM,
+    BYTE,  # handle of MPI_BYTE
+    TAG,
+    FLAG,  # address of an int for MPI_Test, and of a status
+    STATUS,
+    ISEND,  # addresses of functions
+    IRECV,
+    TEST,
+    MEMMOVE,
+    YIELD,
+    FOLD_KERNEL,
+    FINISH_KERNEL,
+    RANKS,
+    BUFFERS,  # addresses of INPUT, OUTPUT, SCRATCH: three entries
+) = range(19)
+STATE = BUFFERS + 3
+
+DONE, STALLED = 0, -1  # what `run` returns; an MPI error class otherwise
+
+SPINS = 200  # polls before the processor is offered to others: other ranks may share it
+
+
+@njit(inline="always")
+def _post(state, function, buffer, row):
+    count, peer, tag = np.int32(row[COUNT]), np.int32(row[PEER]), np.int32(state[TAG])
+    request = state[REQUESTS] + row[SLOT] * state[HANDLE_BYTES]
+    if state[HANDLE_BYTES] == 8:
+        return np.int64(call(function, (buffer, count, state[BYTE], peer, tag, state[COMM], request)))
+    byte, comm = np.int32(state[BYTE]), np.int32(state[COMM])
+    return np.int64(call(function, (buffer, count, byte, peer, tag, comm, request)))
+
+
+@njit(inline="always")
+def _wait(state, request, patience):
+    flag = carray(int64_at(state[FLAG]), 1)
+    flag[0] = 0
+    polls = 0
+    while True:
+        error = np.int64(call(state[TEST], (request, state[FLAG], state[STATUS])))
+        if error != 0:
+            return error
+        if flag[0] != 0:
+            return np.int64(DONE)
+        polls += 1
+        if polls > patience:
+            return np.int64(STALLED)
+        if polls > SPINS:
+            call(state[YIELD], ())
+
+
+@njit("int64(int64, int64)", nogil=True, cache=True)
+def run(address, patience):
+    """Walk the plan whose state is at ``address``; give up for now after ``patience`` polls without a message.
+
+    Returns `DONE`, `STALLED` (call again), or the code of the MPI call that failed, at row ``state[NEXT]``.
+    """
+    state = carray(int64_at(address), STATE)
+    rows = carray(int64_at(state[ROWS]), (state[ROW_COUNT], COLUMNS))
+    buffers = state[BUFFERS:]
+    handle = state[HANDLE_BYTES]
+    at = state[NEXT]
+    while at < rows.shape[0]:
+        row = rows[at]
+        code = row[CODE]
+        if code == WAIT:
+            error = _wait(state, state[REQUESTS] + row[SLOT] * handle, patience)
+        elif code == SEND:
+            error = _post(state, state[ISEND], buffers[row[A]] + row[A_AT], row)
+        elif code == RECV:
+            error = _post(state, state[IRECV], buffers[row[DST]] + row[DST_AT], row)
+        else:
+            dst, a = buffers[row[DST]] + row[DST_AT], buffers[row[A]] + row[A_AT]
+            if code == FOLD:
+                b = buffers[row[B]] + row[B_AT]
+                if dst == b:  # a kernel folds in place into its first operand; every op with a kernel commutes
+                    a, b = b, a
+                call(state[FOLD_KERNEL], (dst, a, b, row[COUNT], dst == a))
+            elif code == FINISH:
+                call(state[FINISH_KERNEL], (dst, a, row[COUNT], state[RANKS]))
+            elif code == COPY:
+                call(state[MEMMOVE], (dst, a, row[COUNT]))
+            error = 0
+        if error != 0:
+            state[NEXT] = at
+            return error
+        at += 1
+    state[NEXT] = 0
+    return DONE

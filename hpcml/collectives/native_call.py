@@ -1,0 +1,56 @@
+"""Calling C functions by address from compiled code.
+
+Addresses and handles are arguments, not constants, so compiled code does not depend on the MPI library and its disk
+cache serves every process. The symbols are looked up through mpi4py's own extension module, which finds the very
+library that mpi4py uses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from llvmlite import ir
+from mpi4py import MPI
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+def mpi_address(symbol: str) -> int:
+    """The address of a function of the MPI library in this process."""
+    return _address(ctypes.CDLL(MPI.__file__), symbol)
+
+
+def libc_address(symbol: str) -> int:
+    """The address of a function of the C library."""
+    return _address(ctypes.CDLL(None), symbol)
+
+
+def _address(library: ctypes.CDLL, symbol: str) -> int:
+    address = ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value
+    if address is None:
+        raise OSError(f"symbol {symbol} has no address")
+    return address
+
+
+@intrinsic
+def call(typingctx, address, arguments):
+    """``int32 function(*arguments)`` for the C function at ``address``; each argument is passed with its Numba type."""
+
+    def codegen(context, builder, signature, values):
+        function, packed = values
+        operands = cgutils.unpack_tuple(builder, packed)
+        kind = ir.FunctionType(ir.IntType(32), [operand.type for operand in operands])
+        return builder.call(builder.inttoptr(function, kind.as_pointer()), operands)
+
+    return types.int32(address, arguments), codegen
+
+
+@intrinsic
+def int64_at(typingctx, address):
+    """The address as a pointer to int64, for `numba.carray`."""
+
+    def codegen(context, builder, signature, values):
+        return builder.inttoptr(values[0], ir.IntType(64).as_pointer())
+
+    return types.CPointer(types.int64)(address), codegen
