@@ -17,19 +17,19 @@ from hpcml.optim.buckets import Buckets
 from hpcml.optim.optimizer import Optimizer
 from hpcml.optim.parameters import Arrays, matched
 
-#: A weight travels as whole-number digits to this base, so that float32 sums of them are exact on 4096 ranks.
+#: A weight travels as whole-number digits to this base: float32 sums of them are exact on up to 4096 ranks.
 BASE = 4096
 DIGITS = 4
 
 
 class Distributed:
-    """Averages gradients over the ranks of ``comm``, then lets ``optimizer`` step: the same step on every rank.
+    """Averages gradients over the ranks of ``comm``, then lets ``optimizer`` make the same step on each.
 
     With gradient g_r and weight w_r on rank r, the step is made with Σ w_r·g_r / Σ w_r. Where g_r is the
     mean over w_r samples, this is the mean over all samples, however unevenly they lie.
 
-    At the start, which is collective, the ranks check that their parameters have the same names, shapes and
-    dtypes in the same order, and all take over parameters, state, step count and hyperparameters of rank 0.
+    At the start, which is collective, the ranks check that their parameters have the same names, shapes
+    and dtypes in the same order; all take over parameters, state, step count and hyperparameters of rank 0.
 
     A step is one all-reduce per bucket. Gradients are packed, times their weight, into flat buffers of at
     most ``bucket`` bytes (a larger array travels alone) that live as long as the optimizer. The weight
