@@ -1,0 +1,48 @@
+"""The plot of a run: loss and accuracy by epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcml.runs.wholefile import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TRAINING, VALIDATION, TEST = "#1f5fa8", "#d9541e", "#3a3a3a"
+
+
+def draw_curves(path: Path, records: list[dict], title: str, test_accuracy: float | None) -> None:
+    """Write the plot as a PNG file. Raises ImportError without matplotlib."""
+    figure = figure_of(records, title, test_accuracy)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")
+
+
+def figure_of(records: list[dict], title: str, test_accuracy: float | None) -> Figure:
+    """Two panels, loss and accuracy of training and validation, with the test accuracy as a dashed line.
+
+    records: the epoch records of a fit, with or without validation.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(10, 4.2), dpi=120, layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    epochs = [record["epoch"] for record in records]
+    marker = "o" if len(records) < 30 else None
+    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for prefix, name, colour in (("", "training", TRAINING), ("validation_", "validation", VALIDATION)):
+            if all(prefix + quantity in record for record in records):
+                values = [record[prefix + quantity] for record in records]
+                axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=name)
+        if quantity == "accuracy" and test_accuracy is not None:
+            label = f"test, at the end: {test_accuracy:.4f}"
+            axes.axhline(test_accuracy, color=TEST, linestyle="--", linewidth=1, label=label)
+        axes.set(xlabel="epoch", ylabel=quantity)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.axes[0].set_ylim(bottom=0)
+    return figure
