@@ -27,7 +27,7 @@ class Batches:
 
     >>> batches = Batches(counts=[3, 2], rank=1, batch_size=2, seed=0)
     >>> [(size, len(mine)) for size, mine in batches.epoch(0)]
-    [(2, 1), (2, 0), (1, 1)]
+    [(2, 0), (2, 1), (1, 1)]
     """
 
     def __init__(self, counts: Sequence[int], rank: int, batch_size: int, seed: int) -> None:

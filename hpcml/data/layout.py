@@ -176,37 +176,43 @@ def _choose_columns(found: Found, options: Options) -> tuple[tuple[int, ...], in
             f"the file has {len(found.names)} column(s): is the delimiter the right one?"
         )
     columns = tuple(Column(found.names[i], i in categorical or found.has_words(i)) for i in fields)
-    return fields, target, Schema(columns, found.named, target, found.names[target])
+    schema = Schema(columns, found.named, len(found.names), fields, target, found.names[target])
+    return fields, target, schema
 
 
 def _match_columns(
     found: Found, options: Options, trained: Schema
 ) -> tuple[tuple[int, ...], int | None, Schema]:
     """The columns that the model was trained on, in their order; the label's column if the file has it."""
+    target = None if options.target is None else found.position(options.target, "target")
+    if not (found.named and trained.named):
+        return *_match_positions(found, trained, target), trained
     names = [column.name for column in trained.columns]
-    if found.named and trained.named:
-        if absent := [name for name in names if name not in found.names]:
-            raise DataError(
-                f"{found.path}: the model was trained with columns that are absent here: "
-                f"{', '.join(absent)}; the file has {', '.join(found.names)}"
-            )
-        fields = tuple(found.names.index(name) for name in names)
-        if options.target is not None:
-            return fields, found.position(options.target, "target"), trained
-        present = trained.target_name in found.names and trained.target_name is not None
-        return fields, found.names.index(str(trained.target_name)) if present else None, trained
-    dropped = {found.position(column, "dropped") for column in options.drop}
-    kept = [i for i in range(len(found.names)) if i not in dropped]
-    target: int | None = None
-    if options.target is not None:
-        target = found.position(options.target, "target")
-    elif len(kept) == len(names) + 1:
-        beside = trained.target if trained.target is not None and trained.target in kept else kept[-1]
-        target = beside
-    fields = tuple(i for i in kept if i != target)
-    if len(fields) != len(names):
+    if absent := [name for name in names if name not in found.names]:
         raise DataError(
-            f"{found.path}: found {len(kept)} columns; the model expects {len(names)} features"
-            f" ({len(names) + 1} columns with the label)"
+            f"{found.path}: the model was trained with columns that are absent here: "
+            f"{', '.join(absent)}; the file has {', '.join(found.names)}"
         )
-    return fields, target, trained
+    if target is None and trained.target_name in found.names:
+        target = found.names.index(trained.target_name)
+    return tuple(found.names.index(name) for name in names), target, trained
+
+
+def _match_positions(found: Found, trained: Schema, target: int | None) -> tuple[tuple[int, ...], int | None]:
+    """The same without names: a file like the one of the training, the same less its label, or the features
+    alone, with or without a label (which then is where it was, or last)."""
+    width, features = len(found.names), len(trained.columns)
+    if target is None:
+        if width == trained.width:
+            return trained.fields, trained.target
+        if width == trained.width - 1 and trained.target is not None:
+            return tuple(field - (field > trained.target) for field in trained.fields), None
+        if width == features + 1:
+            target = width - 1
+    fields = tuple(position for position in range(width) if position != target)
+    if len(fields) != features:
+        raise DataError(
+            f"{found.path}: found {width} columns; the model expects {features} features, "
+            f"{trained.width or features + 1} columns with the label"
+        )
+    return fields, target

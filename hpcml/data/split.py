@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpcml.data.batches import permuted
 from hpcml.data.table import DataError
 
-# Keeps this permutation apart from the ones that order the batches, which come from the same seed.
-STREAM = 0x5917
+# Keeps this permutation apart from the ones that order the batches, which come from (seed, epoch).
+STREAM = (0, 0x5917)
 
 
 class Split(NamedTuple):
@@ -26,7 +27,8 @@ def split_rows(first: int, count: int, total: int, seed: int, *, validation: flo
     holds.
 
     first, count: the global number of the rank's first row, and how many it holds. The sizes of the parts
-    over all ranks are ``round(fraction * total)``. No communication: all ranks draw the same permutation.
+    over all ranks are ``round(fraction * total)``. No communication, and nothing larger than this rank's
+    rows.
 
     Raises DataError for fractions that leave no row to train on, and for a fraction above 0 that gives no
     row.
@@ -39,7 +41,6 @@ def split_rows(first: int, count: int, total: int, seed: int, *, validation: flo
             raise DataError(f"--{name} {fraction} of {total} rows is no row; give a larger fraction, or 0")
     if sum(sizes.values()) >= total:
         raise DataError(f"--test {test} and --validation {validation} leave none of {total} rows to train on")
-    order = np.random.default_rng((seed, STREAM)).permutation(total)
-    parts = np.split(order, [sizes["test"], sizes["test"] + sizes["validation"]])
-    own = [np.sort(part[(part >= first) & (part < first + count)]) - first for part in parts]
-    return Split(training=own[2], validation=own[1], test=own[0])
+    places = permuted(np.arange(first, first + count, dtype=np.uint64), total, (seed, *STREAM))
+    part = np.searchsorted(np.cumsum([sizes["test"], sizes["validation"]]), places, side="right")
+    return Split(*(np.flatnonzero(part == number) for number in (2, 1, 0)))

@@ -36,24 +36,32 @@ class Schema:
     """What must stay the same between the data a model was trained on and the data it is asked about.
 
     columns: the features in their order. named: whether the names come from the file (its header) or are made
-    up. target: the position of the label's column in the file, None where labels are kept apart; target_name:
-    its name. first_index: the number of the first feature in LIBSVM text, 1 or 0. one_unit: all features are
-    one quantity in one unit (pixels), so that they share one scale.
+    up. width, fields, target: how many columns the file has, and which of them are the features and the label
+    (empty and None where that has no meaning); target_name: the label's name.
+    first_index: the number of the first feature in LIBSVM text, 1 or 0.
+    one_unit: all features are one quantity in one unit (pixels), so that they share one scale.
     """
 
     columns: tuple[Column, ...]
     named: bool = False
+    width: int = 0
+    fields: tuple[int, ...] = ()
     target: int | None = None
     target_name: str | None = None
     first_index: int = 1
     one_unit: bool = False
 
     def as_json(self) -> dict:
-        return {**self.__dict__, "columns": [list(column) for column in self.columns]}
+        return {
+            **self.__dict__,
+            "columns": [list(column) for column in self.columns],
+            "fields": [*self.fields],
+        }
 
     @classmethod
     def from_json(cls, fields: dict) -> Schema:
-        return cls(**{**fields, "columns": tuple(Column(name, words) for name, words in fields["columns"])})
+        columns = tuple(Column(name, words) for name, words in fields["columns"])
+        return cls(**{**fields, "columns": columns, "fields": tuple(fields["fields"])})
 
 
 @dataclass(frozen=True)

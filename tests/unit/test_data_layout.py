@@ -114,10 +114,18 @@ def test_prediction_without_names_goes_by_position(layout):
     assert layout("1,5,red\n", trained).target == 0
     assert layout("5,red\n", trained).target is None
     assert layout("5,red,1\n", trained, target="-1").fields == (0, 1)
-    with pytest.raises(
-        DataError, match=r"found 4 columns; the model expects 2 features \(3 columns with the label\)"
-    ):
+    with pytest.raises(DataError, match="found 4 columns; the model expects 2 features, 3 columns with"):
         layout("5,6,7,8\n", trained)
+
+
+def test_prediction_drops_the_columns_that_training_dropped(layout):
+    trained = layout("7,0,1,red\n8,1,2,blue\n", target="1", drop=("0",)).schema
+    like_training = layout("9,1,5,red\n", trained)
+    assert (like_training.fields, like_training.target) == ((2, 3), 1)
+    without_label = layout("9,5,red\n", trained)
+    assert (without_label.fields, without_label.target) == ((1, 2), None)
+    features_alone = layout("5,red\n", trained)
+    assert (features_alone.fields, features_alone.target) == ((0, 1), None)
 
 
 def test_schema_survives_json(layout):
