@@ -1,0 +1,139 @@
+"""The command line: finds the command, and sees to it that every rank ends alike and a message is printed
+once."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from hpcml.version import __version__
+
+COMMANDS = ("train", "predict", "bench", "verify")
+
+# Set by the launchers of Open MPI (prterun), MPICH and Intel MPI (hydra), and by Slurm's srun.
+LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_SIZE", "PMI_RANK", "SLURM_STEP_NUM_TASKS")
+
+
+class Ending(Exception):
+    """The end of the program before its command runs: help (status 0) or a wrong argument (status 2)."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status, text)
+        self.status, self.text = status, text
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises `Ending` where argparse prints and leaves: every rank parses, but one prints."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def print_help(self, file=None) -> NoReturn:
+        raise Ending(0, self.format_help())
+
+    def error(self, message: str) -> NoReturn:
+        raise Ending(2, f"{self.format_usage()}{self.prog}: error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status, the same on every rank: 0, 2 for what the user can mend.
+
+    An exception that nobody expected ends all ranks at once, with the traceback of the rank that raised it.
+    """
+    launched = any(name in os.environ for name in LAUNCHER_VARIABLES)
+    try:
+        run, args = parse(sys.argv[1:] if argv is None else argv)
+        ending = None
+    except Ending as caught:
+        ending = caught
+    if launched:
+        ending = _first_ending(ending)
+    if ending is not None:
+        print(ending.text, end="", file=sys.stderr if ending.status else sys.stdout, flush=True)
+        _wait_for_all(launched)
+        return ending.status
+    try:
+        return run(args)
+    except BrokenPipeError:
+        # Who read the output has left (`| head`). Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        return _end(error)
+
+
+def parse(argv: Sequence[str]) -> tuple[Callable[[argparse.Namespace], int], argparse.Namespace]:
+    """The `run` of the command that the arguments ask for, and its arguments. Raises `Ending`."""
+    if not argv or argv[0] in ("-h", "--help"):
+        raise Ending(0 if argv else 2, _overview())
+    if argv[0] == "--version":
+        raise Ending(0, f"hpcml {__version__}\n")
+    if argv[0] not in COMMANDS:
+        raise Ending(2, f"hpcml: error: no command {argv[0]!r}; the commands are {', '.join(COMMANDS)}\n")
+    command = importlib.import_module(f"hpcml.commands.{argv[0]}")
+    parser = Parser(prog=f"hpcml {argv[0]}", description=command.HELP)
+    command.add_arguments(parser)
+    return command.run, parser.parse_args(argv[1:])
+
+
+def _overview() -> str:
+    helps = ((name, importlib.import_module(f"hpcml.commands.{name}").HELP) for name in COMMANDS)
+    commands = "\n".join(f"  {name:10}{text}" for name, text in helps)
+    return (
+        "usage: hpcml COMMAND ...\n       mpiexec -n RANKS hpcml COMMAND ...\n\n"
+        f"commands:\n{commands}\n\n'hpcml COMMAND --help' tells the arguments of a command.\n"
+    )
+
+
+def _first_ending(ending: Ending | None) -> Ending | None:
+    """What the first rank that ends has to say; only rank 0 has its text. Collective over all ranks: should
+    they differ (a launcher can give each its own arguments), none goes on without the others."""
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD
+    found = comm.allgather(None if ending is None else (ending.status, ending.text))
+    rank, first = next(((rank, said) for rank, said in enumerate(found) if said is not None), (0, None))
+    if first is None:
+        return None
+    text = first[1] if rank == 0 else f"rank {rank}: {first[1]}"
+    return Ending(first[0], text if comm.rank == 0 else "")
+
+
+def _wait_for_all(launched: bool) -> None:
+    """Until rank 0 has printed: a launcher ends all ranks as soon as one leaves with a status other than
+    0."""
+    if launched:
+        from mpi4py import MPI
+
+        MPI.COMM_WORLD.barrier()
+
+
+def _end(error: BaseException) -> int:
+    """End this rank, and the others, for an exception that came out of a command."""
+    from mpi4py import MPI
+
+    from hpcml.collectives import CollectiveError
+
+    comm = MPI.COMM_WORLD
+    if isinstance(error, CollectiveError):
+        if comm.rank == 0:
+            print(f"hpcml: error: {error}", file=sys.stderr, flush=True)
+        comm.barrier()
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print("hpcml: interrupted", file=sys.stderr, flush=True)
+        status = 130
+    else:
+        # One write, so that the lines of several ranks do not mix.
+        text = "".join(traceback.format_exception(error))
+        sys.stderr.write(f"hpcml: rank {comm.rank} of {comm.size} failed:\n{text}")
+        sys.stderr.flush()
+        status = 1
+    if comm.size > 1:
+        comm.Abort(status)
+    return status

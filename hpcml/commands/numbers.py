@@ -1,0 +1,52 @@
+"""Numbers on the command line, checked while the arguments are parsed: types for argparse."""
+
+from __future__ import annotations
+
+import argparse
+from math import isfinite
+
+
+def count(text: str) -> int:
+    return _checked(_int(text), lambda value: value >= 0, "a whole number from 0 on", text)
+
+
+def positive_count(text: str) -> int:
+    return _checked(_int(text), lambda value: value > 0, "a whole number from 1 on", text)
+
+
+def positive(text: str) -> float:
+    return _checked(_float(text), lambda value: value > 0, "a number above 0", text)
+
+
+def zero_or_more(text: str) -> float:
+    return _checked(_float(text), lambda value: value >= 0, "a number from 0 on", text)
+
+
+def fraction(text: str) -> float:
+    return _checked(_float(text), lambda value: 0 <= value < 1, "a number from 0 to below 1", text)
+
+
+def layer_sizes(text: str) -> tuple[int, ...]:
+    """``128,64``."""
+    return tuple(positive_count(size) for size in text.split(","))
+
+
+def _checked(value, allowed, expected: str, text: str):
+    if value is None or not allowed(value):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")
+    return value
+
+
+def _int(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def _float(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if isfinite(value) else None

@@ -1,0 +1,94 @@
+"""The settings of a training: arguments of the command line, and the estimator that they describe."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from hpcml.commands.numbers import count, fraction, layer_sizes, positive, positive_count, zero_or_more
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+LEARNING_RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 1e-3}
+
+# fmt: off
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--data", required=True, metavar="DATA",
+        help="digits, breast_cancer, iris, wine, or a file: CSV, TSV, LIBSVM, .npy, .npz, idx")
+    add("--test-data", metavar="DATA", help="judge the model by this data set, not by a part of --data")
+    add("--test", type=fraction, default=0.2, metavar="PART",
+        help="the part of the rows to judge the model by, at the end (default: %(default)s)")
+    add("--validation", type=fraction, default=0.1, metavar="PART",
+        help="the part of the rows to watch the training by (default: %(default)s)")
+    add("--scale", choices=("columns", "whole", "none"),
+        help="standardise columns of numbers one by one, as a whole, or not (default: whole for images)")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("the model").add_argument
+    add("--model", choices=("mlp", "logistic", "svm"), default="mlp",
+        help="a multi-layer perceptron, logistic regression or a linear SVM (default: %(default)s)")
+    add("--hidden", type=layer_sizes, default=(128,), metavar="SIZES",
+        help="mlp: units of the hidden layers, as in 128,64 (default: 128)")
+    add("--C", type=positive, default=1.0,
+        help="logistic, svm: inverse strength of the penalty (default: %(default)s)")
+    add = parser.add_argument_group("the training").add_argument
+    add("--optimizer", choices=tuple(LEARNING_RATES), default="adam", help="(default: %(default)s)")
+    add("--epochs", type=positive_count, default=30, help="(default: %(default)s)")
+    add("--batch-size", type=positive_count, metavar="ROWS",
+        help="rows per step, over all ranks (default: 32 to 512, growing with the rows)")
+    add("--learning-rate", type=positive, metavar="RATE",
+        help=f"(default: {', '.join(f'{name} {rate:g}' for name, rate in LEARNING_RATES.items())})")
+    add("--rate", choices=("constant", "cosine", "step"), default="cosine",
+        help="how the learning rate falls (default: %(default)s)")
+    add("--warmup", type=zero_or_more, default=0.0, metavar="EPOCHS",
+        help="how long the learning rate first rises (default: %(default)g)")
+    add("--momentum", type=fraction, default=0.9, help="of the optimizer of that name (default: %(default)s)")
+    add("--nesterov", action="store_true", help="Nesterov's momentum")
+    add("--weight-decay", type=zero_or_more, default=0.0, metavar="DECAY", help="(default: %(default)g)")
+    add("--seed", type=count, default=0, help="of split, first weights and batches (default: %(default)s)")
+    add("--algorithm", default="auto", help="of the all-reduce (default: %(default)s)")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("the output").add_argument
+    add("--output", metavar="DIR", help="the run directory, a new one (default: runs/<date>-<model>-<data>)")
+    add("--progress", choices=("auto", "bar", "lines", "none"), default="auto",
+        help="on stderr (default: a bar on a terminal, else a line per epoch)")
+
+
+# fmt: on
+
+
+def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
+    """The estimator that the arguments ask for. rows: of the training data, over all ranks."""
+    from hpcml import models
+
+    settings = {
+        "optimizer": args.optimizer,
+        "learning_rate": args.learning_rate or LEARNING_RATES[args.optimizer],
+        "rate": args.rate,
+        "warmup_epochs": args.warmup,
+        "momentum": args.momentum,
+        "nesterov": args.nesterov,
+        "weight_decay": args.weight_decay,
+        "batch_size": args.batch_size or default_batch_size(rows),
+        "epochs": args.epochs,
+        "random_state": args.seed,
+        "algorithm": args.algorithm,
+        "comm": comm,
+    }
+    if args.model == "mlp":
+        return models.MLPClassifier(args.hidden, **settings)
+    estimator = models.LogisticRegression if args.model == "logistic" else models.LinearSVC
+    return estimator(args.C, **settings)
+
+
+def default_batch_size(rows: int) -> int:
+    """The power of two that gives an epoch at least 64 steps, within 32 and 512: a small set needs its steps,
+    and a large one the throughput of larger batches."""
+    return min(512, max(32, 1 << max(rows // 64, 1).bit_length() - 1))

@@ -1,0 +1,138 @@
+"""``hpcml train``: from a data set to a run directory with a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcml.commands.reading import add_reading_arguments, options_of
+from hpcml.commands.settings import add_data_arguments, add_model_arguments, add_output_arguments, build_model
+
+if TYPE_CHECKING:
+
+    from hpcml.data.parts import Parts
+
+HELP = "train a classifier on a data set, over all ranks"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser)
+    add_reading_arguments(parser)
+    add_model_arguments(parser)
+    add_output_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, judge, save. Collective over all ranks; every one returns 0 or raises."""
+    from mpi4py import MPI
+
+    from hpcml import collectives as hc
+    from hpcml.data.parts import load_parts
+    from hpcml.runs.directory import refuse_taken, run_directory, write_json
+    from hpcml.runs.monitor import Monitor
+    from hpcml.runs.progress import choose_display
+    from hpcml.runs.world import describe_world
+
+    comm = MPI.COMM_WORLD
+    started = time.perf_counter()
+    with hc.all_or_none(comm):
+        refuse_taken(args.output if comm.rank == 0 else None)
+    parts = load_parts(
+        args.data,
+        options_of(args),
+        comm,
+        seed=args.seed,
+        validation=args.validation,
+        test=args.test,
+        test_source=args.test_data,
+        scale=args.scale,
+    )
+    model = build_model(args, parts.training.total, comm)
+    world = describe_world(comm)
+    reading_seconds = time.perf_counter() - started
+    first = comm.rank == 0
+    with run_directory(args.output, f"{args.model}-{Path(args.data).name.split('.')[0]}", comm) as path:
+        with hc.all_or_none(comm):
+            if first:
+                write_json(path / "config.json", configuration(args, model, parts, world))
+            display = choose_display(args.progress, args.epochs, sys.stderr) if first else None
+            monitor = Monitor(path / "metrics.jsonl" if first else None, display)
+        with monitor:
+            validation = parts.validation and (parts.validation.X, parts.validation.y)
+            model.fit(parts.training.X, parts.training.y, validation=validation, monitor=monitor)
+        accuracy = model.score(parts.test.X, parts.test.y) if parts.test else None
+        summary = {
+            "test_accuracy": accuracy,
+            "test_rows": parts.test.total if parts.test else 0,
+            "validation_accuracy": model.history_[-1].get("validation_accuracy"),
+            "training_accuracy": model.history_[-1]["accuracy"],
+            "reading_seconds": reading_seconds,
+            "training_seconds": sum(record["seconds"] for record in model.history_),
+            "communication_seconds": sum(record["communication_seconds"] for record in model.history_),
+        }
+        with hc.all_or_none(comm):
+            if first:
+                save_run(path, model, parts, args, summary)
+    if first:
+        print(closing(summary, path, comm.size), flush=True)
+    return 0
+
+
+def configuration(args: argparse.Namespace, model, parts: Parts, world: dict) -> dict:
+    """What it takes to do the run again."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "arguments": {name: value for name, value in vars(args).items() if name != "run"},
+        "model": {name: value for name, value in model.get_params().items() if name != "comm"},
+        "data": {
+            "training_rows": parts.training.total,
+            "validation_rows": parts.validation.total if parts.validation else 0,
+            "test_rows": parts.test.total if parts.test else 0,
+            "features": parts.encoding.width,
+        },
+        **world,
+    }
+
+
+def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary: dict) -> None:
+    """Write the model with its encoding, the summary and the plot. Local, on rank 0."""
+    from hpcml import models
+    from hpcml.runs.curves import draw_curves
+    from hpcml.runs.directory import write_json
+
+    encoding = parts.encoding
+    models.save(
+        path / "model.npz",
+        model,
+        metadata={"encoding": encoding.as_json()},
+        arrays={"mean": encoding.mean, "deviation": encoding.deviation},
+    )
+    write_json(path / "summary.json", summary)
+    title = f"{args.model} on {Path(args.data).name}, {args.optimizer}"
+    try:
+        draw_curves(path / "curves.png", model.history_, title, summary["test_accuracy"])
+    except ImportError:
+        print("hpcml: no plot without matplotlib: pip install 'hpcml[train]'", file=sys.stderr)
+
+
+def closing(summary: dict, path: Path, ranks: int) -> str:
+    """The closing lines: accuracy, time, communication, and where everything is."""
+    rows = []
+    if summary["test_accuracy"] is not None:
+        rows.append(
+            ("test accuracy", f"{summary['test_accuracy']:.4f} on {summary['test_rows']:,} held-out rows")
+        )
+    if summary["validation_accuracy"] is not None:
+        rows.append(("validation accuracy", f"{summary['validation_accuracy']:.4f}"))
+    seconds, communication = summary["training_seconds"], summary["communication_seconds"]
+    share = f" ({communication / seconds:.0%})" if seconds > 0 else ""
+    world = f"{ranks} rank{'s' * (ranks > 1)}"
+    rows.append(
+        ("training time", f"{seconds:.2f} s on {world}, after {summary['reading_seconds']:.2f} s of reading")
+    )
+    rows.append(("communication", f"{communication:.2f} s{share}"))
+    rows.append(("run directory", str(path)))
+    return "\n".join(f"{name:20}{text}" for name, text in rows)
