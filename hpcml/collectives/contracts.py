@@ -11,43 +11,49 @@ from dataclasses import dataclass
 
 import numpy as np
 
-Held = np.ndarray  # bool, shape (size, blocks)
+from hpcml.collectives.schedule import Rank
+
+Held = np.ndarray  # bool, of shape (blocks,) for one rank, (size, blocks) for ranks of shape (size, 1)
 
 
 @dataclass(frozen=True)
 class Contract:
-    """``before`` and ``after``: ``(size, blocks, root)`` to a boolean array of shape (size, blocks).
+    """``before`` and ``after``: ``(rank, size, blocks, root)`` to booleans, one a block.
 
-    reduces: a block held before is one rank's contribution, and one held after is the fold of all of them.
-    rooted: ``root`` means something, so it is proved for more roots than 0.
+    ``rank`` is an int, or ``everybody(size)`` for all ranks at once. reduces: a block held before is one rank's
+    contribution, and one held after is the fold of all of them. rooted: ``root`` means something.
     """
 
-    before: Callable[[int, int, int], Held]
-    after: Callable[[int, int, int], Held]
+    before: Callable[[Rank, int, int, int], Held]
+    after: Callable[[Rank, int, int, int], Held]
     reduces: bool = False
     rooted: bool = False
 
 
-def everywhere(size: int, blocks: int, root: int) -> Held:
-    return np.ones((size, blocks), bool)
+def everybody(size: int) -> np.ndarray:
+    """All ranks, as a column."""
+    return np.arange(size)[:, None]
 
 
-def at_root(size: int, blocks: int, root: int) -> Held:
-    return np.broadcast_to(np.arange(size)[:, None] == root, (size, blocks))
+def _everywhere(rank: Rank, size: int, blocks: int, root: int) -> Held:
+    return (rank >= 0) & np.ones(blocks, bool)
 
 
-def own(size: int, blocks: int, root: int) -> Held:
-    owner = np.arange(blocks) * size // max(blocks, 1)
-    return np.arange(size)[:, None] == owner[None, :]
+def _at_root(rank: Rank, size: int, blocks: int, root: int) -> Held:
+    return (rank == root) & np.ones(blocks, bool)
+
+
+def _own(rank: Rank, size: int, blocks: int, root: int) -> Held:
+    return rank == np.arange(blocks) * size // max(blocks, 1)
 
 
 CONTRACTS = {
-    "allreduce": Contract(everywhere, everywhere, reduces=True),
-    "reduce": Contract(everywhere, at_root, reduces=True, rooted=True),
-    "reduce_scatter": Contract(everywhere, own, reduces=True),
-    "broadcast": Contract(at_root, everywhere, rooted=True),
-    "scatter": Contract(at_root, own, rooted=True),
-    "gather": Contract(own, at_root, rooted=True),
-    "allgather": Contract(own, everywhere),
-    "barrier": Contract(own, everywhere),
+    "allreduce": Contract(_everywhere, _everywhere, reduces=True),
+    "reduce": Contract(_everywhere, _at_root, reduces=True, rooted=True),
+    "reduce_scatter": Contract(_everywhere, _own, reduces=True),
+    "broadcast": Contract(_at_root, _everywhere, rooted=True),
+    "scatter": Contract(_at_root, _own, rooted=True),
+    "gather": Contract(_own, _at_root, rooted=True),
+    "allgather": Contract(_own, _everywhere),
+    "barrier": Contract(_own, _everywhere),
 }

@@ -19,8 +19,16 @@ class CollectiveError(RuntimeError):
     """An error that every rank of a communicator raises at the same place, with the same message."""
 
 
-class MismatchError(CollectiveError, ValueError):
+class ArgumentError(CollectiveError, ValueError, TypeError):
+    """A collective was called with arguments that it cannot take, on every rank."""
+
+
+class MismatchError(ArgumentError):
     """The ranks called one collective with arguments that do not fit together."""
+
+
+class CommunicationError(RuntimeError):
+    """The MPI library reported an error in the middle of a collective; its result is undefined."""
 
 
 def ranks_phrase(ranks: list[int]) -> str:

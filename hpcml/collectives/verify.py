@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpcml.collectives.algorithms import CATALOGUE, Algorithm
-from hpcml.collectives.contracts import CONTRACTS, Contract
+from hpcml.collectives.contracts import CONTRACTS, Contract, everybody
 from hpcml.collectives.schedule import LEFT, NONE, REPLACE, Blocks, Exchange, Finish, Round, Schedule
 
 
@@ -43,7 +43,7 @@ def verify(schedule: Schedule, contract: Contract, size: int, blocks: int, root:
         else:
             players.play(item, rounds)
             rounds += 1
-    players.check_end(contract.after(size, blocks, root))
+    players.check_end(contract.after(everybody(size), size, blocks, root))
     return Cost(rounds, int(max(players.sent.max(), players.received.max())))
 
 
@@ -82,7 +82,7 @@ class _Players:
     def __init__(self, contract: Contract, size: int, blocks: int, root: int, ordered: bool):
         rng = np.random.default_rng(12345)
         self.size, self.blocks = size, blocks
-        self.held = contract.before(size, blocks, root).copy()
+        self.held = contract.before(everybody(size), size, blocks, root)
         contributors = size if contract.reduces else 1
         # (scale, shift) of affine maps. Scale 1 leaves the shifts, which then simply add: the commutative case.
         scale = rng.integers(0, 2**63, (contributors, blocks), np.uint64) * 2 + 1 if ordered else 1

@@ -6,7 +6,7 @@ from lowered_ranks import LoweredRanks
 
 from hpcml.collectives.algorithms import CATALOGUE
 from hpcml.collectives.contracts import CONTRACTS
-from hpcml.collectives.table import MESSAGE_BYTES, SEND, CODE, COUNT, Layout, lower
+from hpcml.collectives.table import CODE, COUNT, MESSAGE_BYTES, RECV, SEND, SLOT, Layout, lower
 
 SIZES = [1, 2, 3, 4, 5, 7, 8, 13, 16]
 IN_PLACE = ("allreduce", "broadcast", "reduce")
@@ -21,7 +21,7 @@ def layout_of(collective, rank, size, sizes, root, in_place):
     contract = CONTRACTS[collective]
 
     def place(held):
-        mine = held(size, len(sizes), root)[rank]
+        mine = held(rank, size, len(sizes), root)
         dense = np.where(mine, sizes, 0)
         return np.where(mine, offsets(sizes if mine.all() else dense), -1)
 
@@ -100,8 +100,6 @@ def test_bytes_sent_equal_the_formula():
 
 
 def _received_blocks(table):
-    from hpcml.collectives.table import RECV
-
     return int(table.rows[table.rows[:, CODE] == RECV, COUNT].sum()) // 8
 
 
@@ -112,4 +110,4 @@ def test_a_message_longer_than_a_c_int_travels_in_pieces():
     rows = lower(schedule, 0, 2, layout, 8).rows
     sends = rows[rows[:, CODE] == SEND]
     assert sends[:, COUNT].tolist() == [MESSAGE_BYTES, MESSAGE_BYTES, 8]
-    assert len(set(sends[:, 2])) == 3
+    assert len(set(sends[:, SLOT])) == 3

@@ -1,0 +1,34 @@
+"""Which algorithm ``algorithm="auto"`` runs, and how many segments a segmented one cuts its data into.
+
+For now a rule from measurements on one node (benchmarks/results).
+"""
+
+from __future__ import annotations
+
+
+
+def choose(collective: str, nbytes: int, size: int) -> str:
+    """The algorithm for ``nbytes`` per rank (of the whole array, where parts differ) on ``size`` ranks."""
+    if collective == "allreduce":
+        if nbytes <= 16 << 10:
+            return "recursive_doubling"
+        return "ring" if nbytes >= (64 << 10) * size else "rabenseifner"
+    if collective == "broadcast":
+        if nbytes <= 16 << 10 or size == 2:
+            return "binomial"
+        return "chain" if nbytes >= (64 << 10) * size else "scatter_allgather"
+    if collective in ("scatter", "gather"):
+        return "binomial" if nbytes <= (4 << 10) * size else "direct"
+    return {"reduce": "binomial", "allgather": "ring", "barrier": "dissemination"}[collective]
+
+
+def segments(collective: str, algorithm: str, nbytes: int, size: int) -> int:
+    """How many segments; ``nbytes`` as in `choose`."""
+    if (collective, algorithm) == ("allreduce", "ring"):
+        return max(1, min(64, nbytes // size // SEGMENT_BYTES))
+    if (collective, algorithm) == ("broadcast", "chain"):
+        return max(1, min(256, nbytes // SEGMENT_BYTES))
+    return 1
+
+
+SEGMENT_BYTES = 128 << 10

@@ -1,0 +1,83 @@
+"""The MPI library's own collectives, behind the same interface: the algorithm ``"native"``.
+
+mpi4py finds the MPI data type of a NumPy array by itself; for what MPI has no type for it raises, and so do we.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcml.collectives.channel import Channel
+from hpcml.collectives.errors import ArgumentError
+from hpcml.collectives.ops import Op
+
+
+class Native:
+    """A program (see `hpcml.collectives.program`) that is one call of the MPI library.
+
+    counts: items of each rank's part, for the collectives in which ranks hold parts.
+    """
+
+    def __init__(self, channel: Channel, collective: str, op: Op | None, dtype: np.dtype, counts: tuple[int, ...], root: int):
+        self._comm, self._op, self._counts, self._root = channel.comm, op, counts, root
+        self._call = getattr(self, f"_{collective}")
+        self._type = _mpi_type(dtype) if collective != "barrier" else MPI.BYTE
+        self._source = self._target = np.empty(0, dtype)
+        self._in_place = False
+
+    def bind(self, source: np.ndarray, target: np.ndarray) -> None:
+        self._source, self._target = source, target
+        self._in_place = source is target
+
+    def start(self) -> None:
+        """Nothing: the library's blocking call is made in `wait`."""
+
+    def wait(self) -> None:
+        self._call()
+
+    def _allreduce(self) -> None:
+        assert self._op is not None
+        self._comm.Allreduce(self._given(), [self._target, self._type], self._op.mpi)
+        self._finish()
+
+    def _reduce(self) -> None:
+        assert self._op is not None
+        here = self._comm.rank == self._root
+        given = self._given() if here else [self._source, self._type]
+        self._comm.Reduce(given, [self._target, self._type] if here else None, self._op.mpi, self._root)
+        if here:
+            self._finish()
+
+    def _broadcast(self) -> None:
+        self._comm.Bcast([self._target, self._type], self._root)
+
+    def _scatter(self) -> None:
+        given = [self._source, (self._counts, None), self._type] if self._comm.rank == self._root else None
+        self._comm.Scatterv(given, [self._target, self._type], self._root)
+
+    def _gather(self) -> None:
+        wanted = [self._target, (self._counts, None), self._type] if self._comm.rank == self._root else None
+        self._comm.Gatherv([self._source, self._type], wanted, self._root)
+
+    def _allgather(self) -> None:
+        self._comm.Allgatherv([self._source, self._type], [self._target, (self._counts, None), self._type])
+
+    def _barrier(self) -> None:
+        self._comm.Barrier()
+
+    def _given(self):
+        return MPI.IN_PLACE if self._in_place else [self._source, self._type]
+
+    def _finish(self) -> None:
+        if self._op is not None and self._op.finishes:
+            np.divide(self._target, self._target.dtype.type(self._comm.size), out=self._target)
+
+
+def _mpi_type(dtype: np.dtype) -> MPI.Datatype:
+    try:
+        return MPI.Datatype.fromcode(dtype.char)
+    except (ValueError, KeyError):
+        raise ArgumentError(
+            f"algorithm 'native': MPI has no data type for {dtype}; leave algorithm='auto', which needs none"
+        ) from None

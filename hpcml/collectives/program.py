@@ -1,0 +1,170 @@
+"""A table bound to a communicator, a data type and an op: what is left to say is which memory to work on.
+
+There are two executors of one table. `Compiled` gives it to the engine. `Walked` steps through it in Python, with
+mpi4py and NumPy's own functions: for data types that the compiler does not know and for a user's own `MPI.Op`. It reads
+like the engine and is its oracle in the tests.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NoReturn, Protocol
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcml.collectives import table as t
+from hpcml.collectives.channel import Channel
+from hpcml.collectives.errors import CommunicationError
+from hpcml.collectives.ops import Op
+
+LOOK_AROUND = 100_000  # polls of the engine between two looks at Python's signals
+
+
+class Program(Protocol):
+    """``start`` posts what can be posted, ``wait`` completes. One start, one wait, in turn, any number of times."""
+
+    def bind(self, source: np.ndarray, target: np.ndarray) -> None: ...
+    def start(self) -> None: ...
+    def wait(self) -> None: ...
+
+
+def make_program(channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype) -> Program:
+    """The executor for that op (None: nothing is folded) and data type."""
+    from hpcml.collectives import fold
+
+    if op is None or fold.has_kernel(op, dtype):
+        return Compiled(channel, table, tag, op, dtype)
+    return Walked(channel, table, tag, op, dtype)
+
+
+@functools.cache
+def _addresses() -> dict[int, int]:
+    """The C functions that the engine calls, at their places in a plan's state."""
+    from hpcml.collectives import engine as e
+    from hpcml.collectives.native_call import libc_address, mpi_address
+
+    return {
+        e.ISEND: mpi_address("MPI_Isend"),
+        e.IRECV: mpi_address("MPI_Irecv"),
+        e.TEST: mpi_address("MPI_Test"),
+        e.MEMMOVE: libc_address("memmove"),
+        e.YIELD: libc_address("sched_yield"),
+    }
+
+
+class Compiled:
+    """Runs a table in the engine."""
+
+    def __init__(self, channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype):
+        from hpcml.collectives import engine as e
+        from hpcml.collectives import fold
+
+        self._rows = table.rows
+        self._requests = np.zeros(max(table.slots, 1) * MPI._sizeof(MPI.Request), np.uint8)
+        self._status = np.zeros(8 + MPI._sizeof(MPI.Status), np.uint8)
+        self._scratch = np.empty(table.scratch, np.uint8)
+        self._state = state = np.zeros(e.STATE, np.int64)
+        state[e.ROWS], state[e.ROW_COUNT] = table.rows.ctypes.data, len(table.rows)
+        state[e.REQUESTS], state[e.HANDLE_BYTES] = self._requests.ctypes.data, MPI._sizeof(MPI.Comm)
+        state[e.COMM], state[e.BYTE], state[e.TAG] = _signed(channel.comm.handle), _signed(MPI.BYTE.handle), tag
+        state[e.FLAG], state[e.STATUS] = self._status.ctypes.data, self._status.ctypes.data + 8
+        for place, address in _addresses().items():
+            state[place] = address
+        if op is not None:
+            state[e.FOLD_KERNEL] = fold.fold_kernel(op.name, dtype).address
+            state[e.FINISH_KERNEL] = fold.finish_kernel(dtype).address if op.finishes else 0
+        state[e.RANKS] = channel.size
+        state[e.BUFFERS + t.SCRATCH] = self._scratch.ctypes.data
+        self._input, self._output = e.BUFFERS + t.INPUT, e.BUFFERS + t.OUTPUT
+        self._address = state.ctypes.data
+        self._run = e.run
+        self._comm = channel.comm
+        self._pending = 0
+        self._arrays: tuple = ()
+
+    def bind(self, source: np.ndarray, target: np.ndarray) -> None:
+        self._arrays = source, target  # kept alive until the next bind
+        state = self._state
+        state[self._input] = MPI.Get_address(source)
+        state[self._output] = MPI.Get_address(target)
+
+    def start(self) -> None:
+        self._pending = self._run(self._address, 0)
+
+    def wait(self) -> None:
+        pending = self._pending
+        while pending == -1:  # engine.STALLED; control comes back here now and then, so that Ctrl-C is heard
+            pending = self._run(self._address, LOOK_AROUND)
+        if pending:
+            self._fail(pending)
+
+    def _fail(self, code: int) -> NoReturn:
+        from hpcml.collectives import engine as e
+
+        row = self._rows[self._state[e.NEXT]]
+        doing = {t.SEND: f"sending to rank {row[t.PEER]}", t.RECV: f"receiving from rank {row[t.PEER]}"}
+        raise CommunicationError(
+            f"rank {self._comm.rank} of {self._comm.size}: the MPI library failed while "
+            f"{doing.get(int(row[t.CODE]), 'waiting for a message')}: {MPI.Get_error_string(code)}"
+        )
+
+
+class Walked:
+    """Runs a table in Python."""
+
+    def __init__(self, channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype):
+        self._comm, self._tag, self._op, self._dtype, self._ranks = channel.comm, tag, op, dtype, channel.size
+        self._rows = table.rows.tolist()
+        self._requests = [MPI.REQUEST_NULL] * table.slots
+        self._buffers = [np.empty(0, np.uint8)] * 2 + [np.empty(table.scratch, np.uint8)]
+        self._next = 0
+
+    def bind(self, source: np.ndarray, target: np.ndarray) -> None:
+        self._buffers[:2] = [a.reshape(-1).view(np.uint8) for a in (source, target)]
+
+    def start(self) -> None:
+        self._next = 0
+        while self._next < len(self._rows) and self._rows[self._next][t.CODE] != t.WAIT:
+            self._step(self._rows[self._next])
+            self._next += 1
+
+    def wait(self) -> None:
+        for row in self._rows[self._next :]:
+            self._step(row)
+
+    def _step(self, row: list[int]) -> None:
+        code, peer, slot, count = row[t.CODE], row[t.PEER], row[t.SLOT], row[t.COUNT]
+        dst, a, b = ((row[i], row[i + 1]) for i in (t.DST, t.A, t.B))
+        if code == t.SEND:
+            self._requests[slot] = self._comm.Isend([self._bytes(a, count), MPI.BYTE], peer, self._tag)
+        elif code == t.RECV:
+            self._requests[slot] = self._comm.Irecv([self._bytes(dst, count), MPI.BYTE], peer, self._tag)
+        elif code == t.WAIT:
+            self._requests[slot].Wait()
+        elif code == t.COPY:
+            self._bytes(dst, count)[:] = self._bytes(a, count)
+        elif code == t.FOLD:
+            self._fold(self._items(dst, count), self._items(a, count), self._items(b, count))
+        elif code == t.FINISH:
+            np.divide(self._items(a, count), self._dtype.type(self._ranks), out=self._items(dst, count))
+
+    def _fold(self, dst: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+        assert self._op is not None
+        if self._op.ufunc is not None:
+            self._op.ufunc(a, b, out=dst, casting="unsafe")  # logical ufuncs give booleans
+            return
+        result = b.copy()  # MPI reduces into its right operand
+        self._op.mpi.Reduce_local(a, result)
+        dst[:] = result
+
+    def _bytes(self, place: tuple[int, int], count: int) -> np.ndarray:
+        return self._buffers[place[0]][place[1] : place[1] + count]
+
+    def _items(self, place: tuple[int, int], count: int) -> np.ndarray:
+        return self._bytes(place, count * self._dtype.itemsize).view(self._dtype)
+
+
+def _signed(handle: int) -> int:
+    """An MPI handle as the int64 of the same bits: handles are C ints or pointers, mpi4py shows them unsigned."""
+    return handle - (1 << 64) if handle >> 63 else handle

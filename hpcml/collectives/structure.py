@@ -1,0 +1,122 @@
+"""Lists, tuples and dicts of arrays, nested as one likes: taken apart, fused into few messages, put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hpcml.collectives.arrays import as_array, check_out, describe
+from hpcml.collectives.channel import Channel
+
+
+def is_structure(x: Any) -> bool:
+    return isinstance(x, (list, tuple, dict))
+
+
+def leaves(x: Any, path: str = "") -> list[tuple[str, Any]]:
+    """(path, leaf) in an order that depends on names and places only: dicts are walked by sorted keys."""
+    if isinstance(x, dict):
+        return [leaf for key in sorted(x, key=_sort_key) for leaf in leaves(x[key], f"{path}[{key!r}]")]
+    if isinstance(x, (list, tuple)):
+        return [leaf for i, item in enumerate(x) for leaf in leaves(item, f"{path}[{i}]")]
+    return [(path, x)]
+
+
+def rebuilt(x: Any, values: list[Any]) -> Any:
+    """A structure like ``x`` whose leaves are ``values``, in the order of `leaves`."""
+    supply = iter(values)
+
+    def build(node: Any) -> Any:
+        if isinstance(node, dict):
+            built = {key: build(node[key]) for key in sorted(node, key=_sort_key)}
+            return {key: built[key] for key in node}
+        if isinstance(node, (list, tuple)):
+            items = [build(item) for item in node]
+            return type(node)(*items) if hasattr(node, "_fields") else type(node)(items)
+        return next(supply)
+
+    return build(x)
+
+
+def fused(x: Any, exchange: Callable[[np.ndarray], Any]) -> list[np.ndarray] | None:
+    """Pack the leaves of ``x`` by data type into flat arrays, ``exchange`` each, and return leaf-shaped pieces of it.
+
+    None where ``exchange`` returns None (this rank gets no result).
+    """
+    arrays = [as_array(leaf, f"the array at {path}") for path, leaf in leaves(x)]
+    pieces: list[Any] = [None] * len(arrays)
+    for dtype in sorted({a.dtype for a in arrays}, key=str):
+        members = [i for i, a in enumerate(arrays) if a.dtype == dtype]
+        flat = np.empty(sum(arrays[i].size for i in members), dtype)
+        cuts = np.cumsum([arrays[i].size for i in members])[:-1]
+        for i, piece in zip(members, np.split(flat, cuts), strict=True):
+            piece.reshape(arrays[i].shape)[...] = arrays[i]
+        result = exchange(flat)
+        if result is None:
+            return None
+        for i, piece in zip(members, np.split(result, cuts), strict=True):
+            pieces[i] = piece.reshape(arrays[i].shape)
+    return pieces
+
+
+def filled(x: Any, pieces: list[np.ndarray], out: Any) -> Any:
+    """``out`` with the pieces written to its leaves; without ``out``, a structure like ``x`` made of them."""
+    if out is None:
+        return rebuilt(x, pieces)
+    for (_, leaf), piece in zip(leaves(out), pieces, strict=True):
+        leaf[...] = piece
+    return out
+
+
+def agree(channel: Channel, call: str, x: Any, out: Any = None) -> None:
+    """Check once per structure that every rank passes the same one, and that ``out`` has it too."""
+    error: Exception | None = None
+    said = f"{call}({type(x).__name__})"
+    try:
+        said = f"{call}({_signature(x)})"
+        if out is not None and out is not x and _signature(out) != _signature(x):
+            raise ValueError(f"out has the structure ({_signature(out)}), x ({_signature(x)})")
+        if out is not None:
+            for path, leaf in leaves(out):
+                check_out(leaf, np.shape(leaf), leaf.dtype, f"the array at {path}")
+    except (TypeError, ValueError) as caught:
+        error = caught
+    if error is None and channel.find(said) is not None:
+        return
+    channel.agree(call, said, error)
+    channel.keep(said, SEEN)
+
+
+def agree_on_parts(channel: Channel, call: str, x: Any) -> np.ndarray:
+    """Check that every rank's structure is the same but for lengths along axis 0; return those, shape (p, leaves)."""
+    error: Exception | None = None
+    said, rows = f"{call}({type(x).__name__})", []
+    try:
+        arrays = [(path, np.atleast_1d(as_array(leaf, f"the array at {path}"))) for path, leaf in leaves(x)]
+        rows = [len(a) for _, a in arrays]
+        said = f"{call}({', '.join(f'{path}: {a.dtype}[rows, *{list(a.shape[1:])}]' for path, a in arrays)})"
+    except (TypeError, ValueError) as caught:
+        error = caught
+    # The number of leaves may differ where the structures do, so it is agreed on before the lengths travel.
+    channel.agree(call, said, error)
+    return channel.agree(call, said, None, rows)
+
+
+class _Seen:
+    """Stands in a channel's cache for a structure that all ranks have agreed on."""
+
+    nbytes = 0
+
+
+SEEN = _Seen()
+
+
+def _signature(x: Any) -> str:
+    """What must be the same on every rank: the paths, shapes and data types of the leaves."""
+    return ", ".join(f"{path}: {describe(as_array(leaf, f'the array at {path}'))}" for path, leaf in leaves(x))
+
+
+def _sort_key(key: Any) -> tuple[str, str]:
+    return type(key).__name__, str(key)
