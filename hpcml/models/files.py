@@ -1,0 +1,126 @@
+"""Models in files: one .npz with a JSON header, no pickle, so that loading runs no code.
+
+The header (array "header", UTF-8 bytes) holds ``format`` ("hpcml model"), ``version``, ``class``,
+``parameters`` (the constructor's, without ``comm``), ``n_features_in``, ``history`` and ``metadata``. The
+array "classes" holds the classes, "parameter/<name>" the weights, "array/<name>" what the caller gave
+along.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcml.models.classifier import Classifier
+from hpcml.models.linear import LinearSVC, LogisticRegression
+from hpcml.models.mlp import MLPClassifier
+
+FORMAT, VERSION = "hpcml model", 1
+CLASSES: dict[str, Any] = {cls.__name__: cls for cls in (MLPClassifier, LogisticRegression, LinearSVC)}
+
+
+def save(
+    path: str | os.PathLike[str],
+    model: Classifier,
+    *,
+    metadata: Any = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Write a fitted model to ``path``, whole or not at all: beside it first, flushed to disk, then renamed.
+
+    Local: call it on one rank, for the model is the same on all. ``metadata`` (anything that JSON holds) and
+    ``arrays`` (by name) are kept with it and come back from ``read``.
+
+    Raises NotFittedError for a model that is not fitted, TypeError for metadata that JSON does not hold and
+    for arrays of objects; then no file is written.
+    """
+    model._require_fitted()
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "class": type(model).__name__,
+        "parameters": {name: plain(value) for name, value in model.get_params().items() if name != "comm"},
+        "n_features_in": model.n_features_in_,
+        "history": model.history_,
+        "metadata": metadata,
+    }
+    contents = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8), "classes": model.classes_}
+    contents.update({f"parameter/{name}": array for name, array in model.parameters_.items()})
+    contents.update({f"array/{name}": np.asarray(array) for name, array in (arrays or {}).items()})
+    for name, array in contents.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"{name} holds Python objects; a model file holds numbers and strings only")
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(beside, "wb") as file:
+            np.savez(file, **contents)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays of a model file; those that ``save`` was given come by their own names too.
+
+    Raises FileNotFoundError, and ValueError for a file that is damaged, no model, or of a later version.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as contents:
+            arrays = {name: contents[name] for name in contents.files}
+        header = json.loads(arrays.pop("header").tobytes())
+        known = header["format"] == FORMAT
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a model file of hpcml, or is damaged ({error})") from error
+    if not known:
+        raise ValueError(f"{path} has the format {header['format']!r}; expected {FORMAT!r}")
+    if header["version"] > VERSION:
+        raise ValueError(
+            f"{path} has version {header['version']} of the model format, this hpcml reads up to {VERSION}: "
+            "install a newer hpcml"
+        )
+    return header, arrays
+
+
+def load(path: str | os.PathLike[str], comm: Any = None) -> Any:
+    """The model that ``save`` wrote to ``path``, with ``comm`` as its communicator. Local.
+
+    Raises as ``read``, and ValueError for a class that this hpcml does not know.
+    """
+    header, arrays = read(path)
+    if header["class"] not in CLASSES:
+        raise ValueError(f"{path} holds a {header['class']!r}; this hpcml knows {', '.join(CLASSES)}")
+    parameters = {name: tuple(v) if isinstance(v, list) else v for name, v in header["parameters"].items()}
+    model = CLASSES[header["class"]](**parameters, comm=comm)
+    model.classes_, model.n_features_in_ = arrays["classes"], header["n_features_in"]
+    model.parameters_ = {
+        name.removeprefix("parameter/"): array
+        for name, array in arrays.items()
+        if name.startswith("parameter/")
+    }
+    model.history_ = header["history"]
+    return model
+
+
+def plain(value: Any) -> Any:
+    """A parameter as JSON holds it: NumPy's numbers as Python's, a dtype as its name."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (np.dtype, type)):
+        return np.dtype(value).name
+    return value

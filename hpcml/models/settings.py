@@ -1,0 +1,106 @@
+"""How a model is trained: the parameters that all estimators share, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from hpcml import optim
+from hpcml.optim.optimizer import Optimizer
+
+OPTIMIZERS = ("sgd", "momentum", "adam")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Training parameters of an estimator, named as there.
+
+    Raises ValueError or TypeError for the first that is out of range, saying what was found and expected.
+    """
+
+    optimizer: str
+    learning_rate: float
+    rate: str
+    warmup_epochs: float
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    batch_size: int
+    epochs: int
+    random_state: int | None
+    dtype: Any
+    algorithm: str
+
+    def __post_init__(self) -> None:
+        choice("optimizer", self.optimizer, OPTIMIZERS)
+        choice("rate", self.rate, tuple(optim.rates.LAWS))
+        number("learning_rate", self.learning_rate, above=0)
+        number("warmup_epochs", self.warmup_epochs, least=0)
+        number("momentum", self.momentum, least=0, below=1)
+        number("weight_decay", self.weight_decay, least=0)
+        whole("batch_size", self.batch_size, least=1)
+        whole("epochs", self.epochs, least=1)
+        if self.random_state is not None:
+            whole("random_state", self.random_state, least=0)
+        choice("dtype", np.dtype(self.dtype).name, ("float32", "float64"))
+
+    @classmethod
+    def of(cls, params: dict[str, Any]) -> Settings:
+        return cls(**{field.name: params[field.name] for field in fields(cls)})
+
+    def make_optimizer(self, parameters: dict[str, np.ndarray]) -> Optimizer:
+        """The update rule, bound to ``parameters``. ``weight_decay`` with "adam" is decoupled (AdamW)."""
+        if self.optimizer == "adam":
+            return optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        momentum, nesterov = (0.0, False) if self.optimizer == "sgd" else (self.momentum, self.nesterov)
+        return optim.SGD(
+            parameters, self.learning_rate, momentum, weight_decay=self.weight_decay, nesterov=nesterov
+        )
+
+    def rate_at(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of step number ``step`` (from 0, over all epochs)."""
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        return self.learning_rate * optim.rates.LAWS[self.rate](
+            step, self.epochs * steps_per_epoch, warmup=warmup
+        )
+
+
+def number(
+    name: str, value: Any, least: float | None = None, above: float | None = None, below: float | None = None
+) -> None:
+    """Raise unless ``value`` is a finite number within the bounds."""
+    limits = [
+        f"{word} {limit:g}"
+        for word, limit in (("at least", least), ("above", above), ("below", below))
+        if limit is not None
+    ]
+    message = f"{name}={value!r}; expected a number {' and '.join(limits)}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(message)
+    value = float(value)
+    if (
+        not math.isfinite(value)
+        or (least is not None and value < least)
+        or (above is not None and value <= above)
+        or (below is not None and value >= below)
+    ):
+        raise ValueError(message)
+
+
+def whole(name: str, value: Any, least: int) -> None:
+    """Raise unless ``value`` is a whole number of at least ``least``."""
+    message = f"{name}={value!r}; expected a whole number of at least {least}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(message)
+    if value < least:
+        raise ValueError(message)
+
+
+def choice(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; expected one of {', '.join(allowed)}")

@@ -1,0 +1,164 @@
+"""The training loop that all estimators share: one distributed optimizer step per global mini-batch."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcml import collectives as hc
+from hpcml import optim
+from hpcml.data.batches import Batches
+from hpcml.models.inputs import Shard
+from hpcml.models.losses import Loss, correct
+from hpcml.models.network import Passes
+from hpcml.models.settings import Settings
+
+#: Rows per forward pass outside of training: enough for BLAS, few enough for the cache.
+BLOCK = 1024
+
+
+class Monitor(Protocol):
+    """Follows a training; called on every rank.
+
+    ``step(record)`` comes after each optimizer step: epoch, step (both from 1), steps (per epoch), loss
+    (mean over the global batch), samples (in it), learning_rate.
+
+    ``epoch(record)`` comes after each epoch: epoch, step (made so far, over all epochs), loss and accuracy
+    (means over the training rows, each at the parameters of its step), validation_loss and
+    validation_accuracy (if validation rows were given), samples_per_second (of training), seconds (with
+    validation), communication_seconds (in the all-reduces of gradients, waiting for slower ranks included;
+    mean over the ranks), learning_rate (of the last step). All are plain numbers, the same on every rank.
+    """
+
+    def step(self, record: dict[str, Any]) -> None: ...
+
+    def epoch(self, record: dict[str, Any]) -> None: ...
+
+
+class Objective(NamedTuple):
+    """Mean of ``loss`` over the rows + ½ Σ penalty[name]·‖parameters[name]‖²."""
+
+    loss: Loss
+    penalty: dict[str, float]
+
+
+def train(
+    parameters: dict[str, np.ndarray],
+    objective: Objective,
+    shard: Shard,
+    validation: Shard | None,
+    settings: Settings,
+    seed: int,
+    comm: MPI.Intracomm,
+    monitor: Monitor | None = None,
+) -> list[dict[str, Any]]:
+    """Minimise ``objective`` from ``parameters``, in place; returns the record of each epoch. Collective.
+
+    Raises CollectiveError on every rank when the loss is no longer finite.
+    """
+    batches = Batches(shard.counts, comm.rank, settings.batch_size, seed)
+    passes = Passes(parameters, batches.largest)
+    step = Step(passes, objective, shard, settings, batches, comm)
+    check = Passes(parameters, min(BLOCK, len(validation.X))) if validation is not None else None
+    history = []
+    for epoch in range(settings.epochs):
+        start, waited = perf_counter(), step.optimizer.communication_seconds
+        loss, hits = 0.0, 0.0
+        for number, (samples, rows) in enumerate(batches.epoch(epoch)):
+            batch_loss, batch_hits = step(rows)
+            loss, hits = loss + batch_loss, hits + batch_hits
+            if monitor is not None:
+                monitor.step(
+                    {
+                        "epoch": epoch + 1,
+                        "step": number + 1,
+                        "steps": batches.steps,
+                        "loss": batch_loss / samples,
+                        "samples": samples,
+                        "learning_rate": step.optimizer.lr,
+                    }
+                )
+        trained = perf_counter() - start
+        if not np.isfinite(loss):
+            raise hc.CollectiveError(
+                f"the loss is {loss} in epoch {epoch + 1}: the steps are too long, lower learning_rate "
+                f"({settings.learning_rate}) or scale the features"
+            )
+        record = {
+            "epoch": epoch + 1,
+            "step": (epoch + 1) * batches.steps,
+            "loss": loss / batches.rows,
+            "accuracy": hits / batches.rows,
+        }
+        found = (
+            evaluate(check, objective.loss, validation)
+            if check is not None and validation is not None
+            else (0, 0)
+        )
+        local = [*found, trained, perf_counter() - start, step.optimizer.communication_seconds - waited]
+        sums = hc.allreduce(np.array(local, np.float64), op="sum", comm=comm).tolist()
+        if validation is not None:
+            record["validation_loss"] = sums[0] / sum(validation.counts)
+            record["validation_accuracy"] = sums[1] / sum(validation.counts)
+        record["samples_per_second"] = batches.rows * comm.size / sums[2]
+        record["seconds"], record["communication_seconds"] = sums[3] / comm.size, sums[4] / comm.size
+        record["learning_rate"] = step.optimizer.lr
+        history.append(record)
+        if monitor is not None:
+            monitor.epoch(dict(record))
+    return history
+
+
+class Step:
+    """One optimizer step on this rank's rows of a batch; holds what is allocated once for all steps."""
+
+    def __init__(
+        self,
+        passes: Passes,
+        objective: Objective,
+        shard: Shard,
+        settings: Settings,
+        batches: Batches,
+        comm: MPI.Intracomm,
+    ) -> None:
+        self.passes, self.objective, self.shard, self.settings = passes, objective, shard, settings
+        self.steps_per_epoch = batches.steps
+        self.optimizer = optim.Distributed(
+            settings.make_optimizer(passes.parameters), comm=comm, algorithm=settings.algorithm, values=2
+        )
+        self._batch = np.empty((batches.largest, shard.X.shape[1]), shard.X.dtype)
+        self._penalties = {name: np.empty_like(passes.parameters[name]) for name in objective.penalty}
+
+    def __call__(self, rows: np.ndarray) -> tuple[float, float]:
+        """Sum of the loss, and number of rows classified correctly, over all ranks, before the step."""
+        self.optimizer.lr = self.settings.rate_at(self.optimizer.steps, self.steps_per_epoch)
+        if not len(rows):
+            loss, hits = self.optimizer.step(None, weight=0)
+            return float(loss), float(hits)
+        # mode="clip": with the default NumPy would take into a buffer first, in case a number is out of
+        # range.
+        X = np.take(self.shard.X, rows, axis=0, out=self._batch[: len(rows)], mode="clip")
+        codes = self.shard.codes[rows]
+        scores = self.passes.forward(X)
+        own_hits = correct(scores, codes)
+        own_loss = self.objective.loss(scores, codes)
+        scores /= len(rows)
+        gradients = self.passes.backward(X)
+        for name, factor in self.objective.penalty.items():
+            gradients[name] += np.multiply(self.passes.parameters[name], factor, out=self._penalties[name])
+        loss, hits = self.optimizer.step(gradients, weight=len(rows), values=(own_loss, own_hits))
+        return float(loss), float(hits)
+
+
+def evaluate(passes: Passes, loss: Loss, shard: Shard) -> tuple[float, int]:
+    """Sum of the loss, and number of rows classified correctly, over this rank's rows."""
+    total, hits = 0.0, 0
+    for first in range(0, len(shard.X), BLOCK):
+        scores = passes.forward(shard.X[first : first + BLOCK])
+        codes = shard.codes[first : first + BLOCK]
+        hits += correct(scores, codes)
+        total += loss(scores, codes)
+    return total, hits
