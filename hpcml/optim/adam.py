@@ -107,9 +107,7 @@ def _mean(m, g, beta, weight):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _adam(
-    theta, gradient, scale, mean, square, shrink, decay, beta1, weight1, beta2, weight2, correction, eps, size
-):
+def _adam(theta, gradient, scale, mean, square, shrink, decay, beta1, weight1, beta2, weight2, correction, eps, size):
     for i in range(theta.size):
         t = shrink * theta[i]
         g = scale * gradient[i]

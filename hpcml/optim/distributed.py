@@ -47,7 +47,7 @@ class Distributed:
     Attributes: ``optimizer``; ``lr``, ``params``, ``steps``; ``communication_seconds``, spent in all-reduce
     so far.
 
-    Raises CollectiveError on every rank where the structures differ.
+    Raises CollectiveError on every rank where the structures differ or the algorithm is not known.
 
     Example, on every rank::
 
@@ -67,19 +67,21 @@ class Distributed:
     ) -> None:
         self.optimizer = optimizer
         self.comm = MPI.COMM_WORLD if comm is None else comm
-        self.algorithm = algorithm
         self.communication_seconds = 0.0
         self._values = values
         _agree(optimizer, bucket, values, self.comm)
         _start_as_rank_0(optimizer, self.comm)
         self._buckets = Buckets(optimizer.pairs, bucket, 2 + DIGITS + values)
+        # Bound once: a step then costs no checks of arguments, which cannot differ any more.
+        self._plans = [
+            hc.plan("allreduce", message, op="sum", algorithm=algorithm, out=message, comm=self.comm)
+            for message in self._buckets.messages
+        ]
         names = [name for name, _ in optimizer.pairs]
         views = self._buckets.views
         self._means = dict(zip(names, views, strict=True)) if isinstance(optimizer.params, Mapping) else views
 
-    def step(
-        self, grads: Arrays | None, weight: float = 1.0, values: Sequence[float] | None = None
-    ) -> np.ndarray:
+    def step(self, grads: Arrays | None, weight: float = 1.0, values: Sequence[float] | None = None) -> np.ndarray:
         """Average the gradients, weighted, over the ranks and make one step. Collective.
 
         ``grads`` has the keys, shapes and dtypes of the parameters and is not changed; ``weight`` ≥ 0 is
@@ -101,9 +103,7 @@ class Distributed:
             self._require_weight(weight)
             self.optimizer.step(grads)  # type: ignore[arg-type]
             return np.array(values if values is not None else [0.0] * self._values, np.float64)
-        self._pack(
-            gradients, 0.0 if error else weight, values if not error else None, failed=error is not None
-        )
+        self._pack(gradients, 0.0 if error else weight, values if not error else None, failed=error is not None)
         self._reduce()
         failures, *digits = self._buckets.extra[: 2 + DIGITS].tolist()
         if failures:
@@ -113,18 +113,14 @@ class Distributed:
         self.optimizer.step(self._means, scale=1.0 / total)
         return self._buckets.extra[2 + DIGITS :].astype(np.float64)
 
-    def _checked(
-        self, grads: Arrays | None, weight: float, values: Sequence[float] | None
-    ) -> list[np.ndarray] | None:
+    def _checked(self, grads: Arrays | None, weight: float, values: Sequence[float] | None) -> list[np.ndarray] | None:
         if not 0 <= weight < BASE**DIGITS:
             raise ValueError(f"weight is {weight!r}; expected a number of at least 0 and below 2**48")
         if values is not None and len(values) != self._values:
             raise ValueError(f"{len(values)} values given; this optimizer was made for values={self._values}")
         if grads is None:
             if weight > 0:
-                raise ValueError(
-                    f"grads is None with weight {weight!r}: a rank without samples passes weight=0"
-                )
+                raise ValueError(f"grads is None with weight {weight!r}: a rank without samples passes weight=0")
             return None
         return matched(self.optimizer.pairs, grads)
 
@@ -148,8 +144,9 @@ class Distributed:
 
     def _reduce(self) -> None:
         start = perf_counter()
-        for message in self._buckets.messages:
-            hc.allreduce(message, op="sum", algorithm=self.algorithm, out=message, comm=self.comm)
+        for plan in self._plans:
+            plan.start()
+            plan.wait()
         self.communication_seconds += perf_counter() - start
 
     def _require_weight(self, total: float) -> None:

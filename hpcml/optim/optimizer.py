@@ -106,8 +106,7 @@ class Optimizer:
                 if value is None or value.shape != array.shape or value.dtype != array.dtype:
                     what = "nothing" if value is None else f"{value.dtype} of shape {value.shape}"
                     raise ValueError(
-                        f"state {slot!r} of parameter {name!r} is {what}; "
-                        f"expected {array.dtype} of shape {array.shape}"
+                        f"state {slot!r} of parameter {name!r} is {what}; expected {array.dtype} of shape {array.shape}"
                     )
         for (name, _), slots in zip(self.pairs, self.state, strict=True):
             for slot, array in slots.items():

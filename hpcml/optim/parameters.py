@@ -20,8 +20,7 @@ def items(arrays: Arrays, what: str) -> list[tuple[Any, Any]]:
     if isinstance(arrays, (list, tuple)):
         return list(enumerate(arrays))
     raise TypeError(
-        f"{what} must be a dict or a list of arrays, not {type(arrays).__name__}; "
-        f"for a single array pass [array]"
+        f"{what} must be a dict or a list of arrays, not {type(arrays).__name__}; for a single array pass [array]"
     )
 
 
@@ -41,16 +40,11 @@ def check_parameters(pairs: list[tuple[Any, Any]]) -> None:
             )
         if array.dtype not in DTYPES:
             raise TypeError(
-                f"parameter {name!r} has dtype {array.dtype}; expected float32 or float64 "
-                f"in this machine's byte order"
+                f"parameter {name!r} has dtype {array.dtype}; expected float32 or float64 in this machine's byte order"
             )
         if not array.flags.writeable:
-            raise ValueError(
-                f"parameter {name!r} is read-only and cannot be updated in place: pass a writable copy"
-            )
-        if array.size and any(
-            stride == 0 and n > 1 for stride, n in zip(array.strides, array.shape, strict=True)
-        ):
+            raise ValueError(f"parameter {name!r} is read-only and cannot be updated in place: pass a writable copy")
+        if array.size and any(stride == 0 and n > 1 for stride, n in zip(array.strides, array.shape, strict=True)):
             raise ValueError(f"parameter {name!r} repeats its elements (a stride is 0): pass a copy")
 
 
@@ -62,8 +56,7 @@ def matched(pairs: list[tuple[Any, np.ndarray]], gradients: Arrays) -> list[np.n
     extra = [name for name in found if name not in expected]
     if missing or extra:
         raise ValueError(
-            f"gradients do not match the parameters: missing {listed(missing)}, "
-            f"without a parameter {listed(extra)}"
+            f"gradients do not match the parameters: missing {listed(missing)}, without a parameter {listed(extra)}"
         )
     for name, parameter in pairs:
         gradient = found[name]
@@ -72,9 +65,7 @@ def matched(pairs: list[tuple[Any, np.ndarray]], gradients: Arrays) -> list[np.n
         if not isinstance(gradient, np.ndarray):
             raise TypeError(f"the gradient of {name!r} is a {kind(gradient)}, its parameter a numpy.ndarray")
         if gradient.shape != parameter.shape:
-            raise ValueError(
-                f"the gradient of {name!r} has shape {gradient.shape}, its parameter {parameter.shape}"
-            )
+            raise ValueError(f"the gradient of {name!r} has shape {gradient.shape}, its parameter {parameter.shape}")
         if gradient.dtype != parameter.dtype:
             raise TypeError(
                 f"the gradient of {name!r} has dtype {gradient.dtype}, its parameter {parameter.dtype}: "

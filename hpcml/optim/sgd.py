@@ -51,8 +51,7 @@ def SGD(
     }
     if nesterov and (momentum == 0 or dampening != 0):
         raise ValueError(
-            f"nesterov needs momentum above 0 and dampening 0; found momentum={momentum}, "
-            f"dampening={dampening}"
+            f"nesterov needs momentum above 0 and dampening 0; found momentum={momentum}, dampening={dampening}"
         )
     return Optimizer(params, MOMENTUM if momentum else PLAIN, hyperparameters)
 
