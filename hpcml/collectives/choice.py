@@ -1,20 +1,22 @@
 """Which algorithm ``algorithm="auto"`` runs, and how many segments a segmented one cuts its data into.
 
-For now a rule from measurements on one node (benchmarks/results).
+For now a rule from measurements on one node (benchmarks/results/allreduce-*.txt).
 """
 
 from __future__ import annotations
 
+SMALL = 16 << 10  # bytes up to which latency is all that counts
+SEGMENT = 512 << 10  # bytes of a segment: long enough for the transport, short enough to be folded in the L2 cache
 
 
 def choose(collective: str, nbytes: int, size: int) -> str:
     """The algorithm for ``nbytes`` per rank (of the whole array, where parts differ) on ``size`` ranks."""
     if collective == "allreduce":
-        if nbytes <= 16 << 10:
+        if nbytes <= max(SMALL, (1 << 20) // size**2):
             return "recursive_doubling"
         return "ring" if nbytes >= (64 << 10) * size else "rabenseifner"
     if collective == "broadcast":
-        if nbytes <= 16 << 10 or size == 2:
+        if nbytes <= SMALL or size == 2:
             return "binomial"
         return "chain" if nbytes >= (64 << 10) * size else "scatter_allgather"
     if collective in ("scatter", "gather"):
@@ -25,10 +27,7 @@ def choose(collective: str, nbytes: int, size: int) -> str:
 def segments(collective: str, algorithm: str, nbytes: int, size: int) -> int:
     """How many segments; ``nbytes`` as in `choose`."""
     if (collective, algorithm) == ("allreduce", "ring"):
-        return max(1, min(64, nbytes // size // SEGMENT_BYTES))
+        return max(1, min(64, nbytes // size // SEGMENT))
     if (collective, algorithm) == ("broadcast", "chain"):
-        return max(1, min(256, nbytes // SEGMENT_BYTES))
+        return max(1, min(256, nbytes * 4 // SEGMENT))
     return 1
-
-
-SEGMENT_BYTES = 128 << 10

@@ -29,8 +29,7 @@ COLUMNS = 10
 INPUT, OUTPUT, SCRATCH = range(3)
 
 AHEAD = 8  # receives posted ahead of the one waited for
-LANDING = 4  # of them, those that wait to be folded and so need memory of their own
-LANDING_BYTES = 4 << 20  # and how much of it, before only two are posted ahead
+LANDING = 2  # of them, those that wait to be folded and so need memory of their own
 MESSAGE_BYTES = 1 << 30  # MPI counts are C ints: longer messages travel in pieces
 
 
@@ -147,7 +146,7 @@ class _Lowering:
         self.send_slots: dict[int, tuple[list[int], int]] = {}  # send to its slots, and self.folded when it went out
         folds = [self._nbytes(r.blocks) for r in steps.receives if r.fold != REPLACE]
         landing_bytes = -(-max(folds, default=0) // 64) * 64
-        landings = min(len(folds), 2 if landing_bytes * LANDING > LANDING_BYTES else LANDING)
+        landings = min(len(folds), LANDING)
         self.free_landings = deque(i * landing_bytes for i in range(landings))
         # Scratch memory: the landings, then room for every block, the own ones first; it ends where it was last used.
         self.scratch = landings * landing_bytes

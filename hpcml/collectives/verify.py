@@ -7,6 +7,7 @@ free, or affine maps x ↦ ax + b under composition, which is associative but do
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,10 +64,10 @@ def verify_algorithm(algorithm: Algorithm, size: int, root: int = 0, segments: i
     return cost
 
 
-def verify_all(largest: int = 64) -> int:
-    """Prove the whole catalogue for p = 1 … ``largest``; return the number of schedules proved."""
+def verify_catalogue(largest: int = 64, catalogue: Sequence[Algorithm] = CATALOGUE) -> int:
+    """Prove each algorithm for p = 1 … ``largest``, several roots and segments; return how many schedules that was."""
     proved = 0
-    for algorithm in CATALOGUE:
+    for algorithm in catalogue:
         rooted = CONTRACTS[algorithm.collective].rooted
         for size in range(1, largest + 1):
             for root in sorted({0, 1 % size, size // 2, size - 1}) if rooted else (0,):

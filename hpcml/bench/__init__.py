@@ -1,0 +1,1 @@
+"""Timing of collectives: `measure` takes the times, `report` shows them."""
