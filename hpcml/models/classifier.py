@@ -80,7 +80,8 @@ class Classifier(Estimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """The class (n,) of each row of ``X`` (n, d), from ``classes_``. Local."""
-        return self.classes_[decided(self._scores(X))]
+        chosen = decided(self._scores(X))
+        return self.classes_[chosen]
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Scores (n, classes) of the rows of ``X``; for two classes (n,), positive for ``classes_[1]``."""

@@ -1,47 +1,16 @@
-"""Estimators over ranks: known answers, scikit-learn beside them, one rank equals p ranks, bad input fails on all."""
+"""Estimators over ranks: known answers, scikit-learn beside them, one rank equals p ranks."""
 
 import os
-from itertools import product
 
 import numpy as np
 import pytest
+from model_cases import blobs, every_estimator, fresh, part
 from mpi4py import MPI
 
-from hpcml import collectives as hc
 from hpcml.models import LinearSVC, LogisticRegression, MLPClassifier
 
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
-
-ESTIMATORS = [
-    MLPClassifier((16,), learning_rate=0.01, epochs=15),
-    LogisticRegression(C=10, learning_rate=0.05, epochs=15),
-    LinearSVC(C=1, learning_rate=0.05, epochs=15),
-    LinearSVC(C=1, loss="hinge", learning_rate=0.05, epochs=15),
-]
-every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
-
-
-def fresh(estimator, **changes):
-    return type(estimator)(**{**estimator.get_params(), **changes})
-
-
-def blobs(classes, rows=150, seed=0):
-    """Points around ``classes`` corners of a cube, labelled by strings; about one in a hundred lies astray."""
-    random = np.random.default_rng(seed)
-    codes = random.integers(0, classes, rows)
-    corners = np.array(list(product([-2.0, 2.0], repeat=4)))[[0, 7, 11, 13][:classes]]
-    return corners[codes] + random.normal(0, 0.9, (rows, 4)), np.array(["ant", "bee", "cat", "dog"])[codes]
-
-
-def part(*arrays, comm=COMM):
-    """This rank's rows: in order, uneven, from three ranks on none on rank 1."""
-    weights = np.arange(comm.size) % 3 + 0.5
-    if comm.size >= 3:
-        weights[1] = 0
-    cuts = np.rint(np.cumsum(weights) / weights.sum() * len(arrays[0])).astype(int)
-    first, last = (0, *cuts)[comm.rank], cuts[comm.rank]
-    return [array[first:last] for array in arrays]
 
 
 @every_estimator
@@ -93,7 +62,7 @@ def test_logistic_regression_finds_a_known_minimum():
         for _ in range(100):
             w = (low + high) / 2
             low, high = (w, high) if C * 40 * (1 / (1 + np.exp(-w)) - 0.75) + w < 0 else (low, w)
-        model = LogisticRegression(C, optimizer="sgd", learning_rate=0.5, batch_size=40, epochs=400, dtype="float64")
+        model = LogisticRegression(C, optimizer="sgd", learning_rate=2.0, batch_size=40, epochs=80, dtype="float64")
         model.fit(*part(X, y))
         assert model.coef_[0, 0] == pytest.approx(w, abs=1e-9)
         assert model.intercept_[0] == pytest.approx(0, abs=1e-9)
@@ -107,12 +76,12 @@ def standardised(load):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_minima_are_those_of_scikit_learn(classes):
-    """Full batches and Nesterov's momentum end at the minimum of a strongly convex objective: coefficients to 1e-4."""
+    """Full batches and Nesterov's momentum end at the minimum of a strongly convex objective, here to 1e-4."""
     linear = pytest.importorskip("sklearn.linear_model")
     svm = pytest.importorskip("sklearn.svm")
     X, y = blobs(classes, rows=120)
-    options = dict(optimizer="momentum", nesterov=True, learning_rate=0.2, batch_size=120, epochs=1500)
-    for C in (0.02, 0.1):
+    options = dict(optimizer="momentum", nesterov=True, learning_rate=0.2, batch_size=120, epochs=250)
+    for C in (0.01, 0.03):
         pairs = [
             (LogisticRegression(C, dtype="float64", **options), linear.LogisticRegression(C=C, tol=1e-10)),
             (
@@ -295,157 +264,6 @@ def test_prediction_in_blocks_equals_prediction_at_once():
     # Other shapes of the same product: BLAS sums 8 terms in another order.
     np.testing.assert_allclose(model.decision_function(X), whole, rtol=1e-12, atol=1e-12)
     assert model.predict(np.empty((0, 4))).shape == (0,)
-
-
-def with_nan(X):
-    X = X.copy()
-    X[2, 1] = np.nan
-    return X
-
-
-GOOD_X, GOOD_Y = np.arange(24.0).reshape(6, 4), np.array([0, 1, 0, 1, 0, 1])
-
-# On the last rank alone: what it passes, and what all ranks are told.
-BAD_ON_ONE = {
-    "NaN": (with_nan(GOOD_X), GOOD_Y, "NaN, infinity .* row 2, column 1"),
-    "infinity": (np.where(GOOD_X == 5, np.inf, GOOD_X), GOOD_Y, "NaN, infinity .* row 1, column 1"),
-    "too large for float32": (np.where(GOOD_X == 5, 1e200, GOOD_X), GOOD_Y, "too large for float32"),
-    "one axis": (GOOD_X[:, 0], GOOD_Y, r"X has shape \(6,\)"),
-    "strings in X": (GOOD_X.astype(str), GOOD_Y, "X has dtype <U"),
-    "complex X": (GOOD_X.astype(complex), GOOD_Y, "X has dtype complex128"),
-    "lengths": (GOOD_X, GOOD_Y[:5], "X has 6 rows and y 5 labels"),
-    "two axes in y": (GOOD_X, GOOD_Y[:, None], r"y has shape \(6, 1\)"),
-    "NaN labels": (GOOD_X, np.where(GOOD_Y, np.nan, 1.0), "label nan"),
-    "fractions as labels": (GOOD_X, GOOD_Y + 0.5, "regression target"),
-    "objects as labels": (GOOD_X, np.array([None] * 6), "y has dtype object"),
-}
-
-# Good in themselves, but not those of the other ranks.
-DIFFERENT_ON_ONE = {
-    "columns": (GOOD_X[:, :3], GOOD_Y, "columns of X differ between ranks: 4 on rank 0, 3 on rank"),
-    "dtype": (GOOD_X.astype("f4"), GOOD_Y, "dtypes of X differ between ranks: float64 on rank 0, float32 on"),
-    "kind of labels": (GOOD_X, GOOD_Y.astype(str), "kinds of labels differ between ranks: numbers on rank 0"),
-}
-
-
-@every_estimator
-@pytest.mark.parametrize("wrong", {**BAD_ON_ONE, **DIFFERENT_ON_ONE}, ids=lambda text: text.replace(" ", "_"))
-def test_bad_rows_on_one_rank_are_one_error_on_all(estimator, wrong):
-    if SIZE == 1 and wrong in DIFFERENT_ON_ONE:
-        pytest.skip("one rank agrees with itself")
-    X, y, message = {**BAD_ON_ONE, **DIFFERENT_ON_ONE}[wrong]
-    last = RANK == SIZE - 1
-    model = fresh(estimator)
-    with pytest.raises(hc.CollectiveError, match=message) as caught:
-        model.fit(X if last else GOOD_X, y if last else GOOD_Y)
-    assert len(set(COMM.allgather(str(caught.value)))) == 1
-    if SIZE > 1:
-        assert f"rank {SIZE - 1}" in str(caught.value)
-    assert not hasattr(model, "classes_")
-
-
-def test_a_failed_fit_leaves_the_model_as_it_was():
-    model = LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y)
-    before = model.coef_.copy()
-    with pytest.raises(hc.CollectiveError):
-        model.fit(with_nan(GOOD_X), GOOD_Y)
-    np.testing.assert_array_equal(model.coef_, before)
-
-
-NOTHING_X, NOTHING_Y = np.empty((0, 4)), np.empty(0, int)
-
-
-@every_estimator
-def test_one_class_and_no_rows_are_errors_on_every_rank(estimator):
-    with pytest.raises(hc.CollectiveError, match="all labels are 1; .* at least two classes"):
-        fresh(estimator).fit(GOOD_X, np.ones(6, int))
-    with pytest.raises(hc.CollectiveError, match="no rank has any rows to train on"):
-        fresh(estimator).fit(NOTHING_X, NOTHING_Y)
-    model = fresh(estimator, epochs=1).fit(GOOD_X, GOOD_Y)
-    with pytest.raises(hc.CollectiveError, match="no rank has any rows to score"):
-        model.score(NOTHING_X, NOTHING_Y)
-    with pytest.raises(hc.CollectiveError, match="no rank has any rows to validate"):
-        model.fit(GOOD_X, GOOD_Y, validation=(NOTHING_X, NOTHING_Y))
-
-
-@every_estimator
-def test_rows_on_a_single_rank_are_enough(estimator):
-    mine = RANK == SIZE - 1
-    # A rank without rows may not even know their dtype, or how many columns there are.
-    X, y = (GOOD_X, GOOD_Y) if mine else (np.empty((0, 0), "f4"), [])
-    model = fresh(estimator, epochs=2).fit(X, y, validation=(X, y))
-    alone = fresh(estimator, epochs=2, comm=MPI.COMM_SELF).fit(GOOD_X, GOOD_Y)
-    for name, array in alone.parameters_.items():
-        np.testing.assert_allclose(model.parameters_[name], array, rtol=1e-4, atol=1e-5)
-    assert model.score(X, y) == alone.score(GOOD_X, GOOD_Y)
-
-
-BAD_VALIDATION = {
-    "only on some ranks": (None, "not on .* others"),
-    "no pair": (GOOD_X, "expected a pair"),
-    "other columns": ((GOOD_X[:, :3], GOOD_Y), "3 columns|columns of X differ"),
-    "an unknown label": ((GOOD_X, GOOD_Y + 1), "label 2 does not occur"),
-    "another kind of label": ((GOOD_X, GOOD_Y.astype(str)), "label '0' does not occur|kinds of labels differ"),
-    "NaN": ((with_nan(GOOD_X), GOOD_Y), "NaN"),
-}
-
-
-@pytest.mark.parametrize("wrong", BAD_VALIDATION, ids=lambda text: text.replace(" ", "_"))
-def test_bad_validation_rows_on_one_rank_are_one_error_on_all(wrong):
-    if SIZE == 1 and wrong == "only on some ranks":
-        pytest.skip("there are no other ranks")
-    spoilt, message = BAD_VALIDATION[wrong]
-    validation = spoilt if RANK == SIZE - 1 else (GOOD_X, GOOD_Y)
-    with pytest.raises(hc.CollectiveError, match=message) as caught:
-        LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y, validation=validation)
-    assert len(set(COMM.allgather(str(caught.value)))) == 1
-
-
-BAD_PARAMETERS = [
-    (MLPClassifier, dict(optimizer="lion"), "optimizer='lion'; expected one of sgd, momentum, adam"),
-    (MLPClassifier, dict(rate="linear"), "rate='linear'"),
-    (MLPClassifier, dict(epochs=0), "epochs=0; expected a whole number of at least 1"),
-    (MLPClassifier, dict(epochs=1.5), "epochs=1.5"),
-    (MLPClassifier, dict(batch_size="all"), "batch_size='all'"),
-    (MLPClassifier, dict(learning_rate=0), "learning_rate=0; expected a number above 0"),
-    (MLPClassifier, dict(learning_rate=float("nan")), "learning_rate=nan"),
-    (MLPClassifier, dict(momentum=1.0), "momentum=1.0; expected a number at least 0 and below 1"),
-    (MLPClassifier, dict(weight_decay=-1), "weight_decay=-1"),
-    (MLPClassifier, dict(warmup_epochs=-1), "warmup_epochs=-1"),
-    (MLPClassifier, dict(random_state=-1), "random_state=-1"),
-    (MLPClassifier, dict(dtype="int8"), "dtype='int8'"),
-    (MLPClassifier, dict(hidden_layer_sizes=(8, 0)), "hidden_layer_sizes=0"),
-    (MLPClassifier, dict(hidden_layer_sizes=8), "hidden_layer_sizes=8; expected a tuple"),
-    (MLPClassifier, dict(algorithm="carrier pigeon"), "carrier pigeon"),
-    (LogisticRegression, dict(C=0), "C=0; expected a number above 0"),
-    (LinearSVC, dict(C=-1), "C=-1"),
-    (LinearSVC, dict(loss="l1"), "loss='l1'; expected one of squared_hinge, hinge"),
-]
-
-
-@pytest.mark.parametrize("cls, bad, message", BAD_PARAMETERS, ids=lambda value: str(value).replace(" ", ""))
-def test_parameters_out_of_range_are_errors_on_every_rank(cls, bad, message):
-    with pytest.raises(hc.CollectiveError, match=message):
-        cls(**bad).fit(GOOD_X, GOOD_Y)
-
-
-@pytest.mark.skipif(SIZE == 1, reason="one rank agrees with itself")
-def test_parameters_that_differ_are_an_error_on_every_rank():
-    with pytest.raises(hc.CollectiveError, match=f"rank {SIZE - 1}: epochs=2, on rank 0 it is 1"):
-        LogisticRegression(epochs=2 if RANK == SIZE - 1 else 1).fit(GOOD_X, GOOD_Y)
-
-
-def test_a_loss_that_is_not_finite_is_an_error_on_every_rank():
-    with pytest.raises(hc.CollectiveError, match="the loss is .* lower learning_rate"), np.errstate(all="ignore"):
-        LinearSVC(optimizer="sgd", learning_rate=1e30, epochs=50).fit(100 * GOOD_X, GOOD_Y)
-
-
-def test_bad_rows_for_score_are_one_error_on_all():
-    model = LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y)
-    with pytest.raises(hc.CollectiveError, match="3 columns; the model was trained on 4"):
-        model.score(GOOD_X[:, :3] if RANK == SIZE - 1 else GOOD_X, GOOD_Y)
-    with pytest.raises(hc.CollectiveError, match="6 rows and y 5"):
-        model.score(GOOD_X, GOOD_Y[:5] if RANK == SIZE - 1 else GOOD_Y)
 
 
 def test_a_half_of_the_ranks_can_train_apart():
