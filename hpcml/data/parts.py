@@ -53,14 +53,15 @@ def load_parts(
     table = read(source, options, comm)
     if test_source is not None:
         test = 0.0
-    with hc.all_or_none(comm):
-        split = split_rows(table.first, len(table), table.total, seed, validation=validation, test=test)
+    check_labels(table, None)
+    assert table.labels is not None
+    split = split_rows(table.labels, table.first, table.total, seed, comm, validation=validation, test=test)
     training = table.take(split.training)
     encoding = fit_encoding(training, comm, scale)
     tested = table.take(split.test)
     if test_source is not None:
         tested = read(test_source, replace(options, labels=None), comm, table.schema)
-        check_labels(tested, training.labels, comm)
+        check_labels(tested, training.labels)
     return Parts(
         _part(training, encoding, comm),
         _part(table.take(split.validation), encoding, comm) if validation else None,
@@ -69,7 +70,7 @@ def load_parts(
     )
 
 
-def check_labels(table: Table, like: np.ndarray | None, comm: MPI.Comm) -> None:
+def check_labels(table: Table, like: np.ndarray | None) -> None:
     """Raise CollectiveError where a data set has no labels, or numbers where `like` has strings."""
     if table.labels is None:
         raise hc.CollectiveError(f"{table.source}: there are no labels; name their column with --target")

@@ -1,17 +1,18 @@
-"""Training, validation and test rows: chosen by global row number and seed, so alike on any number of
-ranks."""
+"""Training, validation and test rows: the same ones for a seed on any number of ranks, each class in its
+share."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+from mpi4py import MPI
 
+from hpcml import collectives as hc
 from hpcml.data.batches import permuted
-from hpcml.data.table import DataError
 
-# Keeps this permutation apart from the ones that order the batches, which come from (seed, epoch).
-STREAM = (0, 0x5917)
+# Batches are ordered by the permutations of (seed, epoch); the split takes the one of an epoch never reached.
+STREAM = 2**32 - 1
 
 
 class Split(NamedTuple):
@@ -22,25 +23,48 @@ class Split(NamedTuple):
     test: np.ndarray
 
 
-def split_rows(first: int, count: int, total: int, seed: int, *, validation: float, test: float) -> Split:
-    """Split `total` rows at random into parts of the given fractions; of each part, the rows that this rank
-    holds.
+def split_rows(
+    labels: np.ndarray, first: int, total: int, seed: int, comm: MPI.Comm, *, validation: float, test: float
+) -> Split:
+    """Split the rows at random by fractions, class by class, so that every part has the classes in the same
+    proportion: of a class with n rows, ``round(test * n)`` are for the test.
 
-    first, count: the global number of the rank's first row, and how many it holds. The sizes of the parts
-    over all ranks are ``round(fraction * total)``. No communication, and nothing larger than this rank's
-    rows.
+    labels: (rows,) of this rank; first: the global number of its first row; total: the rows of all ranks.
+    Which part a row is in depends on the seed and on its global number. Collective: about log2(total)
+    all-reduces of a count per class; no rank sees more than its own rows.
 
-    Raises DataError for fractions that leave no row to train on, and for a fraction above 0 that gives no
-    row.
+    Raises CollectiveError for fractions that leave no row to train on, and for a fraction above 0 that gives
+    no row.
     """
-    sizes = {"test": round(test * total), "validation": round(validation * total)}
-    for name, fraction in (("test", test), ("validation", validation)):
-        if not 0 <= fraction < 1:
-            raise DataError(f"--{name} {fraction}: a fraction of the rows, from 0 to below 1, was expected")
-        if fraction > 0 and sizes[name] == 0:
-            raise DataError(f"--{name} {fraction} of {total} rows is no row; give a larger fraction, or 0")
-    if sum(sizes.values()) >= total:
-        raise DataError(f"--test {test} and --validation {validation} leave none of {total} rows to train on")
-    places = permuted(np.arange(first, first + count, dtype=np.uint64), total, (seed, *STREAM))
-    part = np.searchsorted(np.cumsum([sizes["test"], sizes["validation"]]), places, side="right")
+    places = permuted(np.arange(first, first + len(labels), dtype=np.uint64), total, (seed, STREAM))
+    classes = np.array(sorted(set().union(*comm.allgather(set(np.unique(labels).tolist())))))
+    codes = np.searchsorted(classes, labels)
+    sizes = hc.allreduce(np.bincount(codes, minlength=len(classes)), comm=comm)
+    wanted = {"test": np.rint(test * sizes), "validation": np.rint(validation * sizes)}
+    for name, part in (("test", test), ("validation", validation)):
+        if part > 0 and wanted[name].sum() == 0:
+            raise hc.CollectiveError(
+                f"--{name} {part} of {total} rows in {len(classes)} classes is no row; give a larger part, or 0"
+            )
+    if test + validation >= 1 or sum(wanted.values()).sum() >= total:
+        raise hc.CollectiveError(f"--test {test} and --validation {validation} leave none of {total} rows to train on")
+    # In each class the rows with the first places are for the test, those with the next ones for validation.
+    cuts = _cuts(codes, places.astype(np.int64), np.cumsum([*wanted.values()], axis=0), total, comm)
+    part = (places >= cuts[0, codes]).astype(int) + (places >= cuts[1, codes])
     return Split(*(np.flatnonzero(part == number) for number in (2, 1, 0)))
+
+
+def _cuts(codes: np.ndarray, places: np.ndarray, wanted: np.ndarray, total: int, comm: MPI.Comm) -> np.ndarray:
+    """For each class c and each count of ``wanted[:, c]``, the least cut below which that many rows of the
+    class have their places, over all ranks. Found for all at once by bisection."""
+    begins = np.arange(wanted.shape[1]) * total
+    keys = np.sort(codes * total + places)  # by class, then by place
+    before = np.searchsorted(keys, begins)
+    low, high = np.zeros(wanted.shape, np.int64), np.full(wanted.shape, total)
+    while (low < high).any():
+        middle = (low + high) // 2
+        below = hc.allreduce(np.searchsorted(keys, begins + middle) - before, comm=comm)
+        enough = below >= wanted
+        high = np.where(enough, middle, high)
+        low = np.where(enough, low, np.minimum(middle + 1, high))
+    return high

@@ -16,7 +16,9 @@ from mpi4py import MPI
 from hpcml import collectives as hc
 from hpcml.data import share as share_module
 from hpcml.data.encoding import Encoding, fit_encoding
+from hpcml.data.share import share
 from hpcml.data.source import read
+from hpcml.data.split import split_rows
 from hpcml.data.table import Options
 
 comm = MPI.COMM_WORLD
@@ -71,15 +73,12 @@ def blocks(request, monkeypatch):
 
 
 MIXED = "size, colour ,weight,kind\n" + "".join(
-    f'{i}, "{("red", "light, blue", "?", "")[i % 4]}" ,{i / 7:.6f},{("a", "b")[i % 3 == 0]}\n'
-    + "\n" * (i % 5 == 0)
+    f'{i}, "{("red", "light, blue", "?", "")[i % 4]}" ,{i / 7:.6f},{("a", "b")[i % 3 == 0]}\n' + "\n" * (i % 5 == 0)
     for i in range(53)
 )
 
 
-@pytest.mark.parametrize(
-    "pack", [str.encode, lambda text: gzip.compress(text.encode())], ids=["plain", "gzip"]
-)
+@pytest.mark.parametrize("pack", [str.encode, lambda text: gzip.compress(text.encode())], ids=["plain", "gzip"])
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_csv_of_numbers_and_strings(folder, blocks, pack, ending):
     table = read(write(folder / "d", pack(MIXED.replace("\n", ending))), Options(), comm)
@@ -114,9 +113,7 @@ def test_fewer_rows_than_ranks(folder):
     ],
 )
 def test_labels_are_alike_on_all_ranks(folder, labels, expected):
-    found = read(
-        write(folder / "d", "".join(f"{i},{y}\n" for i, y in enumerate(labels))), Options(), comm
-    ).labels
+    found = read(write(folder / "d", "".join(f"{i},{y}\n" for i, y in enumerate(labels))), Options(), comm).labels
     assert len(set(comm.allgather(found.dtype))) == 1
     assert np.concatenate(comm.allgather(found)).tolist() == expected
 
@@ -286,9 +283,7 @@ def test_encoding_is_that_of_all_ranks_rows(folder):
     numbers, (colours,), _ = whole(table)
     # The bound: two passes of 53 additions, a root and a division, each rounded once.
     assert np.allclose(encoded[:, :2], (numbers - numbers.mean(0)) / numbers.std(0), rtol=0, atol=1e-13)
-    assert encoded[:, 2:].tolist() == [
-        [float(c == known) for known in encoding.categories[0]] for c in colours
-    ]
+    assert encoded[:, 2:].tolist() == [[float(c == known) for known in encoding.categories[0]] for c in colours]
     assert encoding.encode(table).dtype == np.float32
     again = Encoding.from_json(encoding.as_json(), encoding.mean, encoding.deviation)
     assert np.array_equal(again.encode(table), encoding.encode(table)) and again.schema == table.schema
@@ -313,3 +308,58 @@ def test_rank_without_rows_encodes_to_no_rows():
     assert encoding.encode(alone).shape == (len(alone), 4)
     numbers = comm.bcast(table.numbers, root=comm.size - 1)
     assert np.allclose(encoding.mean, numbers.mean(0), rtol=1e-14)
+
+
+LABELS = np.array([0] * 60 + [7] * 61 + [3] * 29)  # sorted by class, as some files are
+
+
+def split_over_ranks(labels, seed, counts=None, **parts):
+    """The global rows of training, validation and test, from all ranks."""
+    total = len(labels)
+    if counts is None:
+        start, stop = share(total, comm.rank, comm.size)
+    else:
+        start, stop = sum(counts[: comm.rank]), sum(counts[: comm.rank + 1])
+    split = split_rows(labels[start:stop], start, total, seed, comm, **parts)
+    return [np.concatenate(comm.allgather(rows + start)).tolist() for rows in split]
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.array(["b", "a", "a"])[LABELS % 3]], ids=["numbers", "strings"])
+def test_split_is_the_same_on_any_number_of_ranks(labels):
+    alone = [rows.tolist() for rows in split_rows(labels, 0, 150, 3, MPI.COMM_SELF, validation=0.1, test=0.2)]
+    assert split_over_ranks(labels, 3, validation=0.1, test=0.2) == alone
+    all_on_the_last = [0] * (comm.size - 1) + [150]
+    assert split_over_ranks(labels, 3, all_on_the_last, validation=0.1, test=0.2) == alone
+    training, validation, test = alone
+    assert sorted(training + validation + test) == list(range(150))
+    assert all(rows == sorted(rows) for rows in alone)
+
+
+def test_split_has_the_classes_in_proportion():
+    training, validation, test = split_over_ranks(LABELS, 0, validation=0.1, test=0.2)
+    assert [np.count_nonzero(LABELS[test] == c) for c in (0, 7, 3)] == [12, 12, 6]
+    assert [np.count_nonzero(LABELS[validation] == c) for c in (0, 7, 3)] == [6, 6, 3]
+    # Within a class the rows are drawn from all over it: of 12 out of 60, 12 from one half would be 1 in
+    # 5,000.
+    assert 1 <= np.count_nonzero(np.array(test) < 30) <= 11
+
+
+def test_split_depends_on_the_seed_and_keeps_the_test_rows_whatever_the_validation():
+    one = split_over_ranks(LABELS, 0, validation=0.1, test=0.2)
+    assert split_over_ranks(LABELS, 1, validation=0.1, test=0.2)[2] != one[2]
+    without = split_over_ranks(LABELS, 0, validation=0, test=0.2)
+    assert without[2] == one[2] and without[1] == []
+    assert split_over_ranks(LABELS, 0, validation=0, test=0)[0] == list(range(150))
+
+
+@pytest.mark.parametrize(
+    "parts, said",
+    [
+        ({"validation": 0.5, "test": 0.5}, "leave none of 150 rows"),
+        ({"validation": 0, "test": 0.005}, "--test 0.005 of 150 rows in 3 classes is no row"),
+        ({"validation": 0.005, "test": 0.2}, "--validation 0.005 of 150 rows"),
+    ],
+)
+def test_parts_that_leave_nothing_are_refused(parts, said):
+    with same_error(said):
+        split_over_ranks(LABELS, 0, **parts)
