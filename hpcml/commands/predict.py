@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         raise hc.CollectiveError(f"--proba: a {type(model).__name__} has no probabilities; leave it out")
     table = read(args.data, options_of(args), comm, encoding.schema)
     if table.labels is not None:
-        check_labels(table, model.classes_, comm)
+        check_labels(table, model.classes_)
     with hc.all_or_none(comm):
         X = encoding.encode(table)
     predicted = model.predict(X)
@@ -67,13 +67,14 @@ def load_run(run_path: str, comm):
                 f"no trained model at {path}; a run directory of 'hpcml train' was expected"
             )
         header, arrays = models.read(path)
-        saved = header.get("metadata", {}).get("encoding")
+        saved = (header["metadata"] or {}).get("encoding")
         if saved is None:
             raise ValueError(
                 f"{path}: holds a model without the encoding of its data, which 'hpcml train' saves"
             )
-        encoding = Encoding.from_json(saved, arrays["mean"], arrays["deviation"])
-    return models.load(path, comm=comm), encoding
+        encoding = Encoding.from_json(saved, arrays["array/mean"], arrays["array/deviation"])
+        model = models.load(path, comm=comm)
+    return model, encoding
 
 
 def format_lines(predicted, probabilities) -> str:

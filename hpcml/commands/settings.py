@@ -10,7 +10,14 @@ from hpcml.commands.numbers import count, fraction, layer_sizes, positive, posit
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-LEARNING_RATES = {"sgd": 0.1, "momentum": 0.02, "adam": 1e-3}
+OPTIMIZERS = ("sgd", "momentum", "adam")
+
+# For standardised features. The squared hinge bends most, and bears the shortest steps of sgd.
+LEARNING_RATES = {
+    "mlp": {"sgd": 0.2, "momentum": 0.05, "adam": 0.005},
+    "logistic": {"sgd": 0.1, "momentum": 0.02, "adam": 0.01},
+    "svm": {"sgd": 0.02, "momentum": 0.002, "adam": 0.01},
+}
 
 # fmt: off
 
@@ -32,17 +39,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the model").add_argument
     add("--model", choices=("mlp", "logistic", "svm"), default="mlp",
         help="a multi-layer perceptron, logistic regression or a linear SVM (default: %(default)s)")
-    add("--hidden", type=layer_sizes, default=(128,), metavar="SIZES",
-        help="mlp: units of the hidden layers, as in 128,64 (default: 128)")
+    add("--hidden", type=layer_sizes, default=(256,), metavar="SIZES",
+        help="mlp: units of the hidden layers, as in 128,64 (default: 256)")
     add("--C", type=positive, default=1.0,
         help="logistic, svm: inverse strength of the penalty (default: %(default)s)")
     add = parser.add_argument_group("the training").add_argument
-    add("--optimizer", choices=tuple(LEARNING_RATES), default="adam", help="(default: %(default)s)")
+    add("--optimizer", choices=OPTIMIZERS, default="adam", help="(default: %(default)s)")
     add("--epochs", type=positive_count, default=30, help="(default: %(default)s)")
     add("--batch-size", type=positive_count, metavar="ROWS",
-        help="rows per step, over all ranks (default: 32 to 512, growing with the rows)")
+        help="rows per step, over all ranks (default: 8 to 512, growing with the rows)")
     add("--learning-rate", type=positive, metavar="RATE",
-        help=f"(default: {', '.join(f'{name} {rate:g}' for name, rate in LEARNING_RATES.items())})")
+        help="(default: by model and optimizer; adam 0.005 for mlp, 0.01 for the others)")
     add("--rate", choices=("constant", "cosine", "step"), default="cosine",
         help="how the learning rate falls (default: %(default)s)")
     add("--warmup", type=zero_or_more, default=0.0, metavar="EPOCHS",
@@ -70,7 +77,7 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
 
     settings = {
         "optimizer": args.optimizer,
-        "learning_rate": args.learning_rate or LEARNING_RATES[args.optimizer],
+        "learning_rate": args.learning_rate or LEARNING_RATES[args.model][args.optimizer],
         "rate": args.rate,
         "warmup_epochs": args.warmup,
         "momentum": args.momentum,
@@ -89,6 +96,6 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
 
 
 def default_batch_size(rows: int) -> int:
-    """The power of two that gives an epoch at least 64 steps, within 32 and 512: a small set needs its steps,
+    """The power of two that gives an epoch at least 64 steps, within 8 and 512: a small set needs its steps,
     and a large one the throughput of larger batches."""
-    return min(512, max(32, 1 << max(rows // 64, 1).bit_length() - 1))
+    return min(512, max(8, 1 << max(rows // 64, 1).bit_length() - 1))

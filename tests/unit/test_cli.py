@@ -1,0 +1,96 @@
+"""The command line before any command runs: what it imports, refuses and prints."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hpcml.cli import COMMANDS, LAUNCHER_VARIABLES, Ending, main, parse
+from hpcml.version import __version__
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for name in LAUNCHER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["train", "--model", "forest"], ["sing"]])
+def test_neither_mpi_nor_numba_is_loaded_to_print_help_or_an_error(argv):
+    program = f"""
+import sys
+from hpcml.cli import main
+main({argv!r})
+loaded = [name for name in ("mpi4py.MPI", "numba", "sklearn", "matplotlib", "cupy") if name in sys.modules]
+sys.exit(f"loaded {{loaded}}" if loaded else 0)
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert found.returncode == 0, found.stderr
+
+
+def test_overview_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for command in COMMANDS:
+        assert f"\n  {command} " in printed
+    assert main([]) == 2
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hpcml {__version__}\n"
+
+
+def test_unknown_command(capsys):
+    assert main(["tarin"]) == 2
+    assert "no command 'tarin'; the commands are train, predict" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--model", "forest"], "invalid choice: 'forest' (choose from"),
+        (["--optimizer", "lion"], "invalid choice: 'lion'"),
+        (["--epochs", "0"], "--epochs: found '0', expected a whole number from 1 on"),
+        (["--epochs", "two"], "--epochs: found 'two'"),
+        (["--batch-size", "1.5"], "--batch-size: found '1.5'"),
+        (["--learning-rate", "-1"], "--learning-rate: found '-1', expected a number above 0"),
+        (["--learning-rate", "nan"], "found 'nan'"),
+        (["--test", "1"], "--test: found '1', expected a number from 0 to below 1"),
+        (["--hidden", "128,0"], "--hidden: found '0'"),
+        (["--seed", "-1"], "--seed: found '-1'"),
+        (["--delimiter", "ab"], "--delimiter: found 'ab', expected one character"),
+        (["--learning", "1"], "unrecognized arguments: --learning"),
+    ],
+)
+def test_wrong_arguments_are_refused_while_parsing(arguments, said):
+    with pytest.raises(Ending) as ending:
+        parse(["train", "--data", "digits", *arguments])
+    assert ending.value.status == 2
+    assert said in ending.value.text
+
+
+def test_data_is_required():
+    with pytest.raises(Ending, match="--data"):
+        parse(["train"])
+
+
+def test_arguments_arrive():
+    _, args = parse(
+        [
+            "train",
+            "--data",
+            "d",
+            "--hidden",
+            "64,32",
+            "--drop",
+            "a, b",
+            "--delimiter",
+            "tab",
+            "--target",
+            "-1",
+        ]
+    )
+    assert (args.hidden, args.drop, args.delimiter, args.target) == ((64, 32), ("a", "b"), "\t", "-1")
