@@ -74,7 +74,7 @@ def main() -> None:
     for threads in sorted({1, os.cpu_count() or 1}):
         torch.set_num_threads(threads)
         print(f"\ntorch on {threads} thread{'s' * (threads > 1)}, hpcml on 1")
-        print(f"{'rule':44}{'':14}{'ms':>8}{'quartiles':>17}{'GB/s':>8}{'hpcml / it':>12}")
+        print(f"{'rule':62}{'':14}{'ms':>8}{'quartiles':>17}{'GB/s':>8}{'hpcml / it':>12}")
         for name, options, arrays in RULES:
             times = alternating(steppers(name, options, args.parameters), args.turns)
             own = np.median(times["hpcml"])
@@ -83,7 +83,7 @@ def main() -> None:
                 low, median, high = np.quantile(found, [0.25, 0.5, 0.75])
                 rate = (2 if who == "copy" else arrays) * 4 * args.parameters / median / 1e9
                 print(
-                    f"{title:44}{who:14}{median * 1e3:8.2f}{low * 1e3:9.2f}{high * 1e3:8.2f}{rate:8.1f}"
+                    f"{title:62}{who:14}{median * 1e3:8.2f}{low * 1e3:9.2f}{high * 1e3:8.2f}{rate:8.1f}"
                     f"{own / median:12.2f}"
                 )
                 title = ""

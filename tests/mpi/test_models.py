@@ -80,24 +80,20 @@ def test_minima_are_those_of_scikit_learn(classes):
     linear = pytest.importorskip("sklearn.linear_model")
     svm = pytest.importorskip("sklearn.svm")
     X, y = blobs(classes, rows=120)
-    options = dict(optimizer="momentum", nesterov=True, learning_rate=0.2, batch_size=120, epochs=250)
-    for C in (0.01, 0.03):
-        pairs = [
-            (LogisticRegression(C, dtype="float64", **options), linear.LogisticRegression(C=C, tol=1e-10)),
-            (
-                LinearSVC(C, dtype="float64", **{**options, "learning_rate": 0.03}),
-                svm.LinearSVC(C=C, tol=1e-10, max_iter=10**6),
-            ),
-        ]
-        for ours, theirs in pairs:
-            ours.fit(*part(X, y))
-            theirs.fit(X, y)
-            np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-4)
-            np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-4)
-            assert (ours.predict(X) == theirs.predict(X)).all()
-            np.testing.assert_allclose(ours.decision_function(X), theirs.decision_function(X), atol=1e-3)
-        logistic, oracle = pairs[0]
-        np.testing.assert_allclose(logistic.predict_proba(X), oracle.predict_proba(X), atol=1e-4)
+    C, common = 0.02, dict(optimizer="momentum", nesterov=True, momentum=0.8, batch_size=120, dtype="float64")
+    pairs = [
+        (LogisticRegression(C, learning_rate=0.3, epochs=150, **common), linear.LogisticRegression(C=C, tol=1e-10)),
+        (LinearSVC(C, learning_rate=0.05, epochs=150, **common), svm.LinearSVC(C=C, tol=1e-10, max_iter=10**6)),
+    ]
+    for ours, theirs in pairs:
+        ours.fit(*part(X, y))
+        theirs.fit(X, y)
+        np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=1e-4)
+        np.testing.assert_allclose(ours.intercept_, theirs.intercept_, atol=1e-4)
+        assert (ours.predict(X) == theirs.predict(X)).all()
+        np.testing.assert_allclose(ours.decision_function(X), theirs.decision_function(X), atol=1e-3)
+    logistic, oracle = pairs[0]
+    np.testing.assert_allclose(logistic.predict_proba(X), oracle.predict_proba(X), atol=1e-4)
 
 
 def objective(C, X, y, w, b):
@@ -109,16 +105,8 @@ def objective(C, X, y, w, b):
 def test_hinge_comes_within_one_percent_of_scikit_learn():
     svm = pytest.importorskip("sklearn.svm")
     X, y = blobs(2, rows=120)
-    ours = LinearSVC(
-        0.1,
-        loss="hinge",
-        optimizer="sgd",
-        learning_rate=0.1,
-        rate="cosine",
-        batch_size=120,
-        epochs=800,
-        dtype="float64",
-    ).fit(*part(X, y))
+    options = dict(optimizer="sgd", learning_rate=0.1, rate="cosine", batch_size=120, epochs=200)
+    ours = LinearSVC(0.1, loss="hinge", dtype="float64", **options).fit(*part(X, y))
     theirs = svm.LinearSVC(C=0.1, loss="hinge", tol=1e-8, max_iter=10**6).fit(X, y)
     ours_value = objective(0.1, X, y, ours.coef_[0], ours.intercept_[0])
     theirs_value = objective(0.1, X, y, theirs.coef_[0], theirs.intercept_[0])
