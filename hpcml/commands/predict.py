@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def run(args: argparse.Namespace) -> int:
     from hpcml.data.source import read
 
     comm = MPI.COMM_WORLD
+    with hc.all_or_none(comm):
+        if comm.rank == 0 and args.output is not None:
+            check_output(Path(args.output))
     model, encoding = load_run(args.run_path, comm)
     if args.proba and not hasattr(model, "predict_proba"):
         raise hc.CollectiveError(f"--proba: a {type(model).__name__} has no probabilities; leave it out")
@@ -63,15 +67,11 @@ def load_run(run_path: str, comm):
         if path.is_dir():
             path = path / "model.npz"
         if not path.is_file():
-            raise FileNotFoundError(
-                f"no trained model at {path}; a run directory of 'hpcml train' was expected"
-            )
+            raise FileNotFoundError(f"no trained model at {path}; a run directory of 'hpcml train' was expected")
         header, arrays = models.read(path)
         saved = (header["metadata"] or {}).get("encoding")
         if saved is None:
-            raise ValueError(
-                f"{path}: holds a model without the encoding of its data, which 'hpcml train' saves"
-            )
+            raise ValueError(f"{path}: holds a model without the encoding of its data, which 'hpcml train' saves")
         encoding = Encoding.from_json(saved, arrays["array/mean"], arrays["array/deviation"])
         model = models.load(path, comm=comm)
     return model, encoding
@@ -86,9 +86,7 @@ def format_lines(predicted, probabilities) -> str:
         return "".join(f"{label}\n" for label in predicted.tolist())
     text = io.StringIO()
     rows = zip(predicted.tolist(), probabilities.tolist(), strict=True)
-    csv.writer(text, lineterminator="\n").writerows(
-        [label, *(f"{p:.6g}" for p in row)] for label, row in rows
-    )
+    csv.writer(text, lineterminator="\n").writerows([label, *(f"{p:.6g}" for p in row)] for label, row in rows)
     return text.getvalue()
 
 
@@ -99,6 +97,12 @@ def format_header(classes) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(["prediction", *classes.tolist()])
     return text.getvalue()
+
+
+def check_output(path: Path) -> None:
+    """Raise ValueError where a file cannot be written: to be asked before the work. Local."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"--output {path}: is a folder, or lies in none that can be written to")
 
 
 def write_lines(output: str | None, texts: list[str]) -> None:

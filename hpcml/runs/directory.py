@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mpi4py import MPI
@@ -39,15 +39,16 @@ def run_directory(output: str | None, label: str, comm: MPI.Comm) -> Iterator[Pa
     except BaseException:
         if comm.rank == 0 and not _has_records(path):
             shutil.rmtree(path, ignore_errors=True)
+            if output is None:
+                with suppress(OSError):  # it holds other runs
+                    path.parent.rmdir()
         raise
 
 
 def refuse_taken(output: str | None) -> None:
     """Raise DirectoryError if `output` is there already: to be asked before the data are read. Local."""
     if output is not None and Path(output).exists():
-        raise DirectoryError(
-            f"the run directory {output} is there already; name another with --output, or remove it"
-        )
+        raise DirectoryError(f"the run directory {output} is there already; name another with --output, or remove it")
 
 
 def write_json(path: Path, fields: dict) -> None:
@@ -75,9 +76,7 @@ def _make_numbered(label: str) -> Path:
             path.mkdir(parents=True)
         except FileExistsError:
             if not path.exists():
-                raise DirectoryError(
-                    "the folder 'runs' cannot be made: a file of that name is in the way"
-                ) from None
+                raise DirectoryError("the folder 'runs' cannot be made: a file of that name is in the way") from None
             number += 1
         except OSError as error:
             raise DirectoryError(

@@ -84,9 +84,7 @@ def epoch_line(record: dict, epochs: int) -> str:
     text = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
     text += f"  loss {record['loss']:.4f}  accuracy {record['accuracy']:.4f}"
     if "validation_accuracy" in record:
-        text += (
-            f"  validation loss {record['validation_loss']:.4f}  accuracy {record['validation_accuracy']:.4f}"
-        )
+        text += f"  validation loss {record['validation_loss']:.4f}  accuracy {record['validation_accuracy']:.4f}"
     text += f"  {record['samples_per_second']:,.0f} samples/s"
     if record["seconds"] > 0:
         text += f"  {record['communication_seconds'] / record['seconds']:.0%} communication"
