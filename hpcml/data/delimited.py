@@ -55,9 +55,7 @@ def read_lines(layout: Layout, rank: int, size: int) -> tuple[np.ndarray, tuple[
     Raises DataError, with file, line and column.
     """
     if count_bytes(layout.path) != layout.nbytes:
-        raise DataError(
-            f"{layout.path}: has {count_bytes(layout.path)} bytes here, {layout.nbytes} on rank 0"
-        )
+        raise DataError(f"{layout.path}: has {count_bytes(layout.path)} bytes here, {layout.nbytes} on rank 0")
     start, stop = (layout.begin + cut for cut in share(layout.nbytes - layout.begin, rank, size))
     numbers = [np.empty((0, len(layout.number_fields)))]
     words = [Wordbook(layout.names[field], MAX_CATEGORIES) for field in layout.word_fields]
@@ -133,20 +131,28 @@ class Block:
     def columns(self) -> list[tuple[str, ...]]:
         """The fields, column by column. Raises DataError for a line with too few or too many, or an open
         quote."""
-        reader = csv.reader(self.lines, delimiter=self.layout.delimiter, skipinitialspace=True)
-        rows = []
+        rows = self._rows()
+        if not {len(row) for row in rows} <= {0, self.layout.width}:
+            for i, row in enumerate(rows):
+                if len(row) != self.layout.width and any(map(str.strip, row)):
+                    found = f"found {len(row)} fields, expected {self.layout.width} as in the first row"
+                    raise self.error(i, found)
+        kept = [row for row in rows if len(row) == self.layout.width]
+        return list(zip(*kept, strict=True)) if kept else [()] * self.layout.width
+
+    def _rows(self) -> list[list[str]]:
+        """The fields of every line, none for a blank one. Without quotes a plain split does, in half the
+        time."""
+        delimiter = self.layout.delimiter
+        if not self.quotes:
+            return [line.split(delimiter) if line and not line.isspace() else [] for line in self.lines]
+        rows: list[list[str]] = []
+        reader = csv.reader(self.lines, delimiter=delimiter, skipinitialspace=True)
         for row in reader:
             rows.append(row)
             if reader.line_num != len(rows):
                 raise self.error(len(rows) - 1, "a quoted field does not end on its line")
-        if not {len(row) for row in rows} <= {0, self.layout.width}:
-            for i, row in enumerate(rows):
-                if len(row) != self.layout.width and any(map(str.strip, row)):
-                    raise self.error(
-                        i, f"found {len(row)} fields, expected {self.layout.width} as in the first row"
-                    )
-        kept = [row for row in rows if len(row) == self.layout.width]
-        return list(zip(*kept, strict=True)) if kept else [()] * self.layout.width
+        return rows
 
     def numbers(self, columns: list[tuple[str, ...]]) -> np.ndarray:
         """The columns of numbers, (rows, number columns) float64. Raises DataError at the first field that is

@@ -27,7 +27,7 @@ def split_rows(
     labels: np.ndarray, first: int, total: int, seed: int, comm: MPI.Comm, *, validation: float, test: float
 ) -> Split:
     """Split the rows at random by fractions, class by class, so that every part has the classes in the same
-    proportion: of a class with n rows, ``round(test * n)`` are for the test.
+    proportion: of a class with n rows, ``test * n``, rounded, are for the test.
 
     labels: (rows,) of this rank; first: the global number of its first row; total: the rows of all ranks.
     Which part a row is in depends on the seed and on its global number. Collective: about log2(total)
@@ -40,7 +40,7 @@ def split_rows(
     classes = np.array(sorted(set().union(*comm.allgather(set(np.unique(labels).tolist())))))
     codes = np.searchsorted(classes, labels)
     sizes = hc.allreduce(np.bincount(codes, minlength=len(classes)), comm=comm)
-    wanted = {"test": np.rint(test * sizes), "validation": np.rint(validation * sizes)}
+    wanted = {"test": np.floor(test * sizes + 0.5), "validation": np.floor(validation * sizes + 0.5)}
     for name, part in (("test", test), ("validation", validation)):
         if part > 0 and wanted[name].sum() == 0:
             raise hc.CollectiveError(
