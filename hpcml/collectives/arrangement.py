@@ -92,13 +92,16 @@ def _same_everywhere(
     channel: Channel, collective: str, x: Any, op: OpLike | None, algorithm: str, root: int, out: Any, keep: Keep
 ) -> tuple[Binding, np.ndarray]:
     error: Exception | None = None
-    key: tuple | None = None
-    found_op = None
+    found: ops.Op | None = None
+    key: tuple = ()
     said = f"{collective}({type(x).__name__})"
     try:
         x = as_array(x)
-        said = f"{collective}({describe(x)}, {_options(op=op, algorithm=algorithm, root=root)})"
-        key = (collective, algorithm, op, x.dtype, x.shape, root)
+        found = None if op is None else ops.find(op)
+        name = None if found is None else found.name
+        keep = keep and name != ops.USERS_OWN  # which may be freed, and its handle given to another
+        said = f"{collective}({describe(x)}, {_options(op=name, algorithm=algorithm, root=root)})"
+        key = (collective, algorithm, name, x.dtype, x.shape, root)
         binding = channel.find(key) if keep else None
         if out is not None:
             check_out(out, x.shape, x.dtype)
@@ -106,14 +109,13 @@ def _same_everywhere(
             return binding, x
         _check_root(root, channel)
         _check_algorithm(collective, algorithm)
-        if op is not None:
-            found_op = ops.find(op)
-            ops.check_dtype(found_op, x.dtype)
+        if found is not None:
+            ops.check_dtype(found, x.dtype)
     except (TypeError, ValueError) as caught:
         error = caught
     channel.agree(collective, said, error)
-    binding = Binding(channel, collective, algorithm, found_op, x.dtype, (x.size,), root)
-    if keep and key is not None:
+    binding = Binding(channel, collective, algorithm, found, x.dtype, (x.size,), root)
+    if keep:
         channel.keep(key, binding)
     return binding, x
 

@@ -139,6 +139,13 @@ def _divide(dst, a, n, ranks):
         out[i] = x[i] / type(x[i])(ranks)
 
 
+def _divide_pairs(dst, a, n, ranks):
+    _divide_all(dst, a, 2 * n, ranks)
+
+
+_divide_all = njit(_divide)
+
+
 def has_kernel(op: Op, dtype: np.dtype) -> bool:
     return op.name in _FOLDS and dtype in DTYPES
 
@@ -147,11 +154,15 @@ def has_kernel(op: Op, dtype: np.dtype) -> bool:
 def fold_kernel(name: str, dtype: np.dtype):
     """The C function ``(dst, a, b, count, in_place)`` for that op and data type, compiled or taken from the disk cache."""
     item = types.CPointer(from_dtype(dtype))
-    return cfunc(types.void(item, item, item, types.int64, types.boolean), nopython=True, cache=True)(_FOLDS[name])
+    return cfunc(types.void(item, item, item, types.int64, types.boolean), cache=True)(_FOLDS[name])
 
 
 @functools.cache
 def finish_kernel(dtype: np.dtype):
-    """The C function ``(dst, a, count, ranks)``: division by the number of ranks, the last step of a mean."""
-    item = types.CPointer(from_dtype(dtype))
-    return cfunc(types.void(item, item, types.int64, types.int64), nopython=True, cache=True)(_divide)
+    """The C function ``(dst, a, count, ranks)``: division by the number of ranks, the last step of a mean.
+
+    Complex numbers are pairs of real ones here: dividing by a complex number would round twice.
+    """
+    pairs = dtype.kind == "c"
+    item = types.CPointer(from_dtype(np.empty(0, dtype).real.dtype))
+    return cfunc(types.void(item, item, types.int64, types.int64), cache=True)(_divide_pairs if pairs else _divide)

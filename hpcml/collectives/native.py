@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import ArgumentError
-from hpcml.collectives.ops import Op
+from hpcml.collectives.ops import Op, divide
 
 
 class Native:
@@ -21,6 +21,7 @@ class Native:
 
     def __init__(self, channel: Channel, collective: str, op: Op | None, dtype: np.dtype, counts: tuple[int, ...], root: int):
         self._comm, self._op, self._counts, self._root = channel.comm, op, counts, root
+        self._mpi_op = _mpi_op(op, dtype) if op is not None else MPI.OP_NULL
         self._call = getattr(self, f"_{collective}")
         self._type = _mpi_type(dtype) if collective != "barrier" else MPI.BYTE
         self._source = self._target = np.empty(0, dtype)
@@ -37,15 +38,13 @@ class Native:
         self._call()
 
     def _allreduce(self) -> None:
-        assert self._op is not None
-        self._comm.Allreduce(self._given(), [self._target, self._type], self._op.mpi)
+        self._comm.Allreduce(self._given(), [self._target, self._type], self._mpi_op)
         self._finish()
 
     def _reduce(self) -> None:
-        assert self._op is not None
         here = self._comm.rank == self._root
         given = self._given() if here else [self._source, self._type]
-        self._comm.Reduce(given, [self._target, self._type] if here else None, self._op.mpi, self._root)
+        self._comm.Reduce(given, [self._target, self._type] if here else None, self._mpi_op, self._root)
         if here:
             self._finish()
 
@@ -71,7 +70,7 @@ class Native:
 
     def _finish(self) -> None:
         if self._op is not None and self._op.finishes:
-            np.divide(self._target, self._target.dtype.type(self._comm.size), out=self._target)
+            divide(self._target, self._comm.size, self._target)
 
 
 def _mpi_type(dtype: np.dtype) -> MPI.Datatype:
@@ -81,3 +80,9 @@ def _mpi_type(dtype: np.dtype) -> MPI.Datatype:
         raise ArgumentError(
             f"algorithm 'native': MPI has no data type for {dtype}; leave algorithm='auto', which needs none"
         ) from None
+
+
+def _mpi_op(op: Op, dtype: np.dtype) -> MPI.Op:
+    """MPI gives its logical type the logical operations only; on it the others are the same thing by another name."""
+    same_for_bool = {"min": MPI.LAND, "max": MPI.LOR, "band": MPI.LAND, "bor": MPI.LOR, "bxor": MPI.LXOR}
+    return same_for_bool.get(op.name, op.mpi) if dtype.kind == "b" else op.mpi

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,8 @@ class Op:
     commutes: bool = True
     finishes: bool = False
 
+
+USERS_OWN = "an MPI.Op of the user's own"
 
 # "V" is how NumPy classes bfloat16.
 _NUMBERS, _ORDERED, _LOGICAL = "iufcV", "biufV", "biu"
@@ -45,7 +46,6 @@ OPS = {
 }
 
 
-@functools.cache
 def find(op: str | MPI.Op) -> Op:
     """The operation of that name, or that MPI handle; ValueError with the known names otherwise."""
     if isinstance(op, str) and op in OPS:
@@ -54,7 +54,7 @@ def find(op: str | MPI.Op) -> Op:
         for known in OPS.values():
             if known.mpi == op and not known.finishes:
                 return known
-        return Op(repr(op), op, None, "", commutes=op.Is_commutative())
+        return Op(USERS_OWN, op, None, "", commutes=op.Is_commutative())
     raise ValueError(f"unknown op {op!r}: expected one of {', '.join(OPS)}, or an mpi4py.MPI.Op")
 
 
@@ -64,3 +64,10 @@ def check_dtype(op: Op, dtype: np.dtype) -> None:
         return
     hint = {"b": "; for a count pass x.astype(int), for any/all use op='lor'/'land'"}.get(dtype.kind, "")
     raise TypeError(f"op {op.name!r} is not defined for {dtype}{hint}")
+
+
+def divide(total: np.ndarray, ranks: int, out: np.ndarray) -> None:
+    """The last step of a mean. Complex numbers are divided part by part: a complex division would round twice."""
+    real = np.empty(0, total.dtype).real.dtype
+    parts = (a.reshape(-1).view(real) if total.dtype.kind == "c" else a for a in (total, out))
+    np.divide(next(parts), real.type(ranks), out=next(parts))

@@ -16,7 +16,7 @@ from mpi4py import MPI
 from hpcml.collectives import table as t
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
-from hpcml.collectives.ops import Op
+from hpcml.collectives.ops import Op, divide
 
 LOOK_AROUND = 100_000  # polls of the engine between two looks at Python's signals
 
@@ -147,7 +147,7 @@ class Walked:
         elif code == t.FOLD:
             self._fold(self._items(dst, count), self._items(a, count), self._items(b, count))
         elif code == t.FINISH:
-            np.divide(self._items(a, count), self._dtype.type(self._ranks), out=self._items(dst, count))
+            divide(self._items(a, count), self._ranks, self._items(dst, count))
 
     def _fold(self, dst: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
         assert self._op is not None

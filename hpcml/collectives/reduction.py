@@ -48,7 +48,7 @@ def allreduce(
         total = hc.allreduce(np.arange(4) * (MPI.COMM_WORLD.rank + 1))
     """
     channel = channel_of(comm)
-    if type(x) is np.ndarray and axis is None and not reproducible:
+    if type(x) is np.ndarray and type(op) is str and axis is None and not reproducible:
         binding = channel.find(("allreduce", algorithm, op, x.dtype, x.shape, 0))
         if binding is not None and out is None and x.flags.c_contiguous:  # the short way for what is called again
             result = np.empty(x.shape, x.dtype)

@@ -54,11 +54,9 @@ def fused(x: Any, exchange: Callable[[np.ndarray], Any]) -> list[np.ndarray] | N
         for i, piece in zip(members, np.split(flat, cuts), strict=True):
             piece.reshape(arrays[i].shape)[...] = arrays[i]
         result = exchange(flat)
-        if result is None:
-            return None
-        for i, piece in zip(members, np.split(result, cuts), strict=True):
+        for i, piece in zip(members, [] if result is None else np.split(result, cuts), strict=result is not None):
             pieces[i] = piece.reshape(arrays[i].shape)
-    return pieces
+    return None if any(piece is None for piece in pieces) else pieces
 
 
 def filled(x: Any, pieces: list[np.ndarray], out: Any) -> Any:

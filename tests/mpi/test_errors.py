@@ -1,0 +1,104 @@
+"""Bad arguments: one clear error on every rank, before any data move, and the next call works."""
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+from hpcml import collectives as hc
+
+
+def test_an_argument_that_is_wrong_everywhere(comm):
+    x = np.ones(3)
+    for call, message in (
+        (lambda: hc.allreduce(x, "average"), "unknown op 'average': expected one of sum, prod"),
+        (lambda: hc.allreduce(x, algorithm="star"), "allreduce has no algorithm 'star'; it has: auto, native, ring"),
+        (lambda: hc.allreduce(x, "band"), "op 'band' is not defined for float64"),
+        (lambda: hc.allreduce(x > 0), "op 'sum' is not defined for bool; for a count pass"),
+        (lambda: hc.allreduce(np.array(["a"], object)), "holds Python objects"),
+        (lambda: hc.allreduce(np.ma.array([1.0])), "masked array"),
+        (lambda: hc.allreduce(x, out=np.ones(4)), r"out is float64\[4\], but the result is float64\[3\]"),
+        (lambda: hc.allreduce(x, axis=1), "only axis=0"),
+        (lambda: hc.allreduce(x, reproducible=True), "reproducible=True is not available yet"),
+        (lambda: hc.broadcast(x, root=comm.size), f"root={comm.size} is out of range: the communicator has ranks 0-"),
+        (lambda: hc.broadcast(x, root=0.5), "root must be a rank"),
+        (lambda: hc.reduce(x, root=-1), "root=-1 is out of range"),
+        (lambda: hc.gather(x, root=99), "root=99 is out of range"),
+        (lambda: hc.scatter(x, root=99), "root=99 is out of range"),
+        (lambda: hc.scatter(np.array(1.0)), "no axes"),
+        (lambda: hc.allgather({"a": object()}), "holds Python objects"),
+    ):
+        with pytest.raises(hc.ArgumentError, match=message):
+            call()
+        assert hc.allreduce(1, comm=comm) == comm.size
+    assert issubclass(hc.ArgumentError, (ValueError,)) and issubclass(hc.ArgumentError, TypeError)
+
+
+def test_read_only_output_on_one_rank(comm):
+    x = np.ones(5)
+    x.flags.writeable = comm.rank != 0
+    with pytest.raises(hc.ArgumentError, match="read-only"):
+        hc.broadcast(x)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        lambda: hc.allreduce(np.ones(4)),
+        lambda: hc.allreduce(np.ones(3, "f4")),
+        lambda: hc.allreduce(np.ones((3, 1))),
+        lambda: hc.allreduce(np.ones(3), "max"),
+        lambda: hc.allreduce(np.ones(3), algorithm="ring"),
+        lambda: hc.allreduce("three"),
+        lambda: hc.broadcast(np.ones(3)),
+    ],
+)
+def test_one_rank_calls_something_else(comm, odd):
+    if comm.size == 1:
+        pytest.skip("one rank cannot disagree with itself")
+    with pytest.raises(hc.MismatchError) as caught:
+        odd() if comm.rank == comm.size - 1 else hc.allreduce(np.ones(3))
+    said = str(caught.value)
+    assert f"rank {comm.size - 1}: " in said and "allreduce(float64[3], op='sum', algorithm='auto', root=0)" in said
+    assert len(set(comm.allgather(said.partition(":")[2]))) == 1
+
+
+def test_structures_that_differ(comm):
+    if comm.size == 1:
+        pytest.skip("one rank cannot disagree with itself")
+    with pytest.raises(hc.MismatchError, match=r"\['extra'\]"):
+        hc.allreduce({"a": np.ones(2), **({"extra": np.ones(1)} if comm.rank == 0 else {})})
+    with pytest.raises(hc.MismatchError, match="root"):
+        hc.broadcast(np.ones(3), root=0 if comm.rank else 1)
+    with pytest.raises(hc.MismatchError, match="float32"):
+        hc.allgather(np.ones((2, 2), "f4" if comm.rank else "f8"))
+
+
+def test_all_or_none(comm):
+    with hc.all_or_none(comm):
+        pass
+    with pytest.raises(hc.CollectiveError) as caught, hc.all_or_none(comm):
+        if comm.rank == comm.size - 1:
+            raise FileNotFoundError(2, "No such file or directory", "train.csv")
+    assert "No such file or directory: 'train.csv'" in str(caught.value)
+    assert (f"rank {comm.size - 1}: " in str(caught.value)) == (comm.size > 1)
+    with pytest.raises(hc.CollectiveError, match="^bad$"), hc.all_or_none(comm):
+        raise ValueError("bad")
+
+
+def test_an_intercommunicator_is_refused(comm):
+    if comm.size < 2:
+        pytest.skip("needs two groups")
+    side = comm.Split(comm.rank % 2)
+    inter = side.Create_intercomm(0, comm, 1 - comm.rank % 2)
+    with pytest.raises(TypeError, match="intercommunicator"):
+        hc.allreduce(np.ones(1), comm=inter)
+    inter.Free()
+    side.Free()
+
+
+def test_a_plan_of_something_unknown(comm):
+    with pytest.raises(ValueError, match="there is no plan for 'sort'"):
+        hc.plan("sort", np.ones(1))
+    with pytest.raises(hc.ArgumentError, match="no algorithm 'star'"):
+        hc.plan("allreduce", np.ones(1), algorithm="star")
+    assert MPI.COMM_WORLD.size == comm.size
