@@ -109,8 +109,12 @@ def test_a_list_is_stepped_as_a_dict_is(case):
 def test_state_taken_and_loaded_continues_with_the_same_bits(case):
     straight, params = parameters(), parameters()
     trajectory(case, straight, steps=8)
-    state = trajectory(case, params, steps=4).state_dict()
+    interrupted = trajectory(case, params, steps=4)
+    state = interrupted.state_dict()
     kept = copy.deepcopy(state)
+    # What was taken is a copy: a step, of no length, of the optimizer that it was taken from does not reach it.
+    interrupted.lr = 0
+    interrupted.step(gradients(params, 99))
     optimizer = case.optimizer(params)
     optimizer.lr = 123.0
     optimizer.load_state_dict(state)
@@ -223,6 +227,14 @@ def test_a_bad_learning_rate_is_refused_between_steps_too():
     with pytest.raises(ValueError, match="lr is -1"):
         optimizer.lr = -1
     assert optimizer.lr == 0.1
+
+
+def test_without_first_moment_decay_the_gradient_counts_exactly():
+    # m + 1·(g − m) would lose a small gradient that follows a great one.
+    optimizer = optim.Adam([np.ones(1)], betas=(0.0, 0.9))
+    for gradient in (1e20, 1e-3):
+        optimizer.step([np.full(1, gradient)])
+        assert optimizer.state[0]["mean"] == gradient
 
 
 def test_float32_and_float64_parameters_stand_side_by_side():
