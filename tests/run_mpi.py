@@ -3,8 +3,8 @@
     .venv-mpich/bin/python tests/run_mpi.py 1 2 3 4
     .venv-mpich/bin/python tests/run_mpi.py 3 -- -k broadcast
 
-Every rank runs pytest over the same tests in step. Rank 0 reports; another rank's report is shown where it has failures.
-The exit status is that of the first size that fails. What ends a run that hangs is in tests/mpi/conftest.py.
+Every rank runs pytest over the same tests in step. Rank 0 reports; another rank's report is shown where it has
+failures. The exit status is that of the first size that fails. What ends a run that hangs is in tests/mpi/conftest.py.
 """
 
 from __future__ import annotations

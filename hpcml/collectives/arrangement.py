@@ -1,7 +1,7 @@
 """From a call's arguments to a binding and the memory it works on.
 
-Arguments are checked before any data move, with the same verdict on every rank. Where every rank must pass arrays of one
-shape, that check is done when a combination of arguments is seen for the first time; where lengths may differ, the
+Arguments are checked before any data move, with the same verdict on every rank. Where every rank must pass arrays of
+one shape, that check is done when a combination of arguments is seen for the first time; where lengths may differ, the
 lengths are exchanged in each call and the check travels with them.
 """
 
@@ -19,7 +19,7 @@ from hpcml.collectives.binding import Binding
 from hpcml.collectives.channel import Channel
 
 OpLike = str | MPI.Op
-MAX_DIMS = 32  # as many as NumPy had for long; they travel from a scatter's root
+MAX_DIMS = 8  # of a scattered array: its shape has to travel from the root
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,20 @@ def parts(
         _check_algorithm(collective, algorithm)
     except (TypeError, ValueError) as caught:
         error = caught
-    lengths = channel.agree(collective, said, error, [rows])[:, 0].tolist()
+    channel.agree(collective, said, error)
+    lengths = channel.numbers([rows])[:, 0].tolist()
     per_row = int(np.prod(part.shape[1:], dtype=np.int64))
     counts = tuple(n * per_row for n in lengths)
-    binding = _kept(channel, keep, (collective, algorithm, part.dtype, counts, root), collective, algorithm, part.dtype, counts, root)
+    binding = _kept(
+        channel,
+        keep,
+        (collective, algorithm, part.dtype, counts, root),
+        collective,
+        algorithm,
+        part.dtype,
+        counts,
+        root,
+    )
     source = packed(part)
     fresh = None if source is part else part
     if collective == "gather" and channel.rank != root:
@@ -165,13 +175,15 @@ def scatter(channel: Channel, x: Any, algorithm: str, out: Any, root: int, keep:
     except (TypeError, ValueError) as caught:
         error = caught
     numbers = [type_code, len(shape), *shape, *[0] * (MAX_DIMS - len(shape))]
-    said = f"scatter({_options(algorithm=algorithm, root=root)})"
-    type_code, ndim, *dims = channel.agree("scatter", said, error, numbers)[root].tolist()
+    channel.agree("scatter", f"scatter({_options(algorithm=algorithm, root=root)})", error)
+    type_code, ndim, *dims = channel.numbers(numbers)[root].tolist()
     dtype, trailing = _decoded(type_code), tuple(dims[1:ndim])
     per_row = int(np.prod(trailing, dtype=np.int64))
     rows = [len(split) for split in np.array_split(np.empty(dims[0], np.bool_), channel.size)]
     counts = tuple(n * per_row for n in rows)
-    binding = _kept(channel, keep, ("scatter", algorithm, dtype, counts, root), "scatter", algorithm, dtype, counts, root)
+    binding = _kept(
+        channel, keep, ("scatter", algorithm, dtype, counts, root), "scatter", algorithm, dtype, counts, root
+    )
     source = packed(x) if channel.rank == root else _NOTHING
     fresh = None if channel.rank != root or source is x else x
     return _into(binding, source, fresh, (rows[channel.rank], *trailing), out, dtype)
@@ -196,7 +208,9 @@ def barrier(channel: Channel, algorithm: str) -> Arrangement:
 _NOTHING = np.empty(0, np.uint8)
 
 
-def _kept(channel: Channel, keep: Keep, key: tuple, collective: str, algorithm: str, dtype, counts, root: int) -> Binding:
+def _kept(
+    channel: Channel, keep: Keep, key: tuple, collective: str, algorithm: str, dtype, counts, root: int
+) -> Binding:
     binding = channel.find(key) if keep else None
     if binding is None:
         binding = Binding(channel, collective, algorithm, None, dtype, counts, root)

@@ -10,14 +10,16 @@ HOST, DEVICE = "host", "device"
 
 
 def kind_of(x: Any) -> str:
-    """`DEVICE` for memory of a GPU (CuPy, Numba, PyTorch on CUDA: what has ``__cuda_array_interface__``), else `HOST`."""
+    """`DEVICE` for GPU memory (CuPy, Numba, PyTorch: what has ``__cuda_array_interface__``), else `HOST`."""
     return DEVICE if not isinstance(x, np.ndarray) and hasattr(x, "__cuda_array_interface__") else HOST
 
 
 def as_array(x: Any, name: str = "the array") -> np.ndarray:
-    """``x`` as a NumPy array that MPI can carry; TypeError otherwise. Lists are not arrays here, they are structures."""
+    """``x`` as a NumPy array that MPI can carry; TypeError otherwise."""
     if kind_of(x) == DEVICE:
-        raise TypeError(f"{name} is in GPU memory ({type(x).__name__}), which this version cannot take: pass a host copy")
+        raise TypeError(
+            f"{name} is in GPU memory ({type(x).__name__}), which this version cannot take: pass a host copy"
+        )
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, and its mask would be lost: pass x.data, or x.filled(value)")
     array = np.asarray(x)

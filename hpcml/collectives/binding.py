@@ -72,8 +72,8 @@ class Binding:
             algorithm = algorithms.named(self._collective, name)
             if op is not None and not op.commutes and not (algorithm.ordered and self._root == 0):
                 raise ArgumentError(
-                    f"{self._collective}: algorithm {name!r} does not fold in rank order, and this op does not commute; "
-                    "use algorithm='auto' or 'native'"
+                    f"{self._collective}: algorithm {name!r} does not fold in rank order, and this op does not "
+                    "commute; use algorithm='auto' or 'native'"
                 )
         return name
 

@@ -12,9 +12,7 @@ from numba import carray, njit
 
 from hpcml.collectives.native_call import call, int64_at
 from hpcml.collectives.table import (
-    A,
     A_AT,
-    B,
     B_AT,
     CODE,
     COLUMNS,
@@ -29,6 +27,8 @@ from hpcml.collectives.table import (
     SEND,
     SLOT,
     WAIT,
+    A,
+    B,
 )
 
 # The state of a plan, one int64 each.

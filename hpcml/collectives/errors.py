@@ -66,7 +66,9 @@ def all_or_none(comm: MPI.Comm | None = None) -> Iterator[None]:
 
 def raise_together(error: BaseException | None, comm: MPI.Comm) -> None:
     """Raise on every rank if ``error`` is set on any. Collective over ``comm``."""
-    if comm.allreduce(0 if error is None else 1) == 0:
+    from hpcml.collectives.channel import channel_of
+
+    if not channel_of(comm).any(error is not None):
         return
     said = comm.allgather(None if error is None else _sentence(error))
     ranks_by_message: dict[str, list[int]] = {}

@@ -1,7 +1,7 @@
 """Compiled fold kernels: ``dst[i] = a[i] ∘ b[i]``, for every op and every data type that Numba knows.
 
-A kernel is a C function compiled for one data type; the engine calls it by address. Where ``dst`` is ``a`` the caller says
-so: the loop is written twice, because only then does the compiler see that nothing overlaps, and vectorise.
+A kernel is a C function compiled for one data type; the engine calls it by address. Where ``dst`` is ``a`` the caller
+says so: the loop is written twice, because only then does the compiler see that nothing overlaps, and vectorise.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def has_kernel(op: Op, dtype: np.dtype) -> bool:
 
 @functools.cache
 def fold_kernel(name: str, dtype: np.dtype):
-    """The C function ``(dst, a, b, count, in_place)`` for that op and data type, compiled or taken from the disk cache."""
+    """The C function ``(dst, a, b, count, in_place)`` for that op and data type, compiled or from the disk cache."""
     item = types.CPointer(from_dtype(dtype))
     return cfunc(types.void(item, item, item, types.int64, types.boolean), cache=True)(_FOLDS[name])
 

@@ -17,8 +17,9 @@ from hpcml.collectives.channel import Channel, channel_of
 def broadcast(x: Any, root: int = 0, algorithm: str = "auto", comm: MPI.Comm | None = None) -> Any:
     """The root's ``x`` on every rank, written into every rank's ``x``, which is also returned.
 
-    Called by every rank with a writable array of the same shape and dtype, or with a list, tuple or dict of such arrays,
-    which is fused into one message a data type. At best ⌈lg p⌉ rounds (binomial), or about n bytes per rank (chain).
+    Called by every rank with a writable array of the same shape and dtype, or with a list, tuple or dict of such
+    arrays, which is fused into one message a data type. At best ⌈lg p⌉ rounds (binomial), or about n bytes per rank
+    (chain).
 
     Raises:
         ArgumentError: root out of range, unknown algorithm, an array that is read-only; on every rank.
@@ -29,7 +30,7 @@ def broadcast(x: Any, root: int = 0, algorithm: str = "auto", comm: MPI.Comm | N
         return arrangement.broadcast(channel, x, algorithm, root).run()
     structure.agree(channel, "broadcast", x, x)
     pieces = structure.fused(x, lambda flat: arrangement.broadcast(channel, flat, algorithm, root).run())
-    return structure.filled(x, pieces, x)
+    return x if pieces is None else structure.filled(x, pieces, x)
 
 
 def scatter(x: Any, root: int = 0, algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None) -> Any:
@@ -49,8 +50,8 @@ def scatter(x: Any, root: int = 0, algorithm: str = "auto", out: Any = None, com
 def gather(part: Any, root: int = 0, algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None) -> Any:
     """All ranks' parts, concatenated along axis 0 in rank order, on ``root``; None on the others.
 
-    Parts may differ in length, not in dtype or the other axes. A number counts as an array of length 1. Binomial: ⌈lg p⌉
-    rounds; direct: one; the root receives (p−1)/p·n bytes either way.
+    Parts may differ in length, not in dtype or the other axes. A number counts as an array of length 1. Binomial: ⌈lg
+    p⌉ rounds; direct: one; the root receives (p−1)/p·n bytes either way.
 
     Raises:
         ArgumentError, MismatchError: as for the others; on every rank.
@@ -84,16 +85,13 @@ def _parts(channel: Channel, collective: str, part: Any, algorithm: str, out: An
     ends = np.cumsum(rows * row_bytes, axis=None)[:-1]  # rank by rank, within it leaf by leaf
     cut = np.split(received, ends)
     leaves = len(arrays)
-    pieces = [
-        np.concatenate(cut[i::leaves]).view(a.dtype).reshape(-1, *a.shape[1:]) for i, a in enumerate(arrays)
-    ]
+    pieces = [np.concatenate(cut[i::leaves]).view(a.dtype).reshape(-1, *a.shape[1:]) for i, a in enumerate(arrays)]
     return structure.filled(part, pieces, out)
 
 
 def _root_has_structure(channel: Channel, x: Any, root: int) -> bool:
-    """Known to the root alone; a root out of range is left to the check that follows."""
-    flags = channel.agree("scatter", f"scatter(root={root!r})", None, [int(structure.is_structure(x))])
-    return isinstance(root, int) and 0 <= root < channel.size and bool(flags[root, 0])
+    """Known to the root alone. Where ranks name different roots the check that follows says so."""
+    return channel.any(channel.rank == root and structure.is_structure(x))
 
 
 def _scatter_structure(channel: Channel, x: Any, root: int, algorithm: str, out: Any) -> Any:

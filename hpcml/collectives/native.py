@@ -19,7 +19,9 @@ class Native:
     counts: items of each rank's part, for the collectives in which ranks hold parts.
     """
 
-    def __init__(self, channel: Channel, collective: str, op: Op | None, dtype: np.dtype, counts: tuple[int, ...], root: int):
+    def __init__(
+        self, channel: Channel, collective: str, op: Op | None, dtype: np.dtype, counts: tuple[int, ...], root: int
+    ):
         self._comm, self._op, self._counts, self._root = channel.comm, op, counts, root
         self._mpi_op = _mpi_op(op, dtype) if op is not None else MPI.OP_NULL
         self._call = getattr(self, f"_{collective}")

@@ -29,7 +29,8 @@ def allreduce(
     Args:
         x: array of any shape and layout, or a list, tuple or dict of arrays (nested, too), which is fused into one
             message a data type and comes back in the same structure. Not changed, unless it is also ``out``.
-        op: "sum", "prod", "min", "max", "mean", "land", "lor", "lxor", "band", "bor", "bxor", or an `MPI.Op`. The mean of
+        op: "sum", "prod", "min", "max", "mean", "land", "lor", "lxor", "band", "bor", "bxor", or an `MPI.Op`. The mean
+        of
             integers is float64.
         algorithm: "auto", "native" (the MPI library's own), or a name from ``algorithms("allreduce")``.
         out: where to put the result, of the result's shape and dtype; may be ``x``: in place.
@@ -90,7 +91,9 @@ def _reduced(channel: Channel, collective: str, x: Any, op: OpLike, algorithm: s
 
 def _structure(channel: Channel, collective: str, x, op, algorithm, out, root) -> Any:
     structure.agree(channel, collective, x, out)
-    pieces = structure.fused(x, lambda flat: _reduced(channel, collective, flat, op, algorithm, _in_place(flat, op), root))
+    pieces = structure.fused(
+        x, lambda flat: _reduced(channel, collective, flat, op, algorithm, _in_place(flat, op), root)
+    )
     return None if pieces is None else structure.filled(x, pieces, out)
 
 
@@ -121,10 +124,12 @@ def _along_axis(channel: Channel, x: Any, op: OpLike, algorithm: str, out: Any, 
 
 
 def _check_reproducible(channel: Channel, x: Any, op: OpLike) -> None:
-    exact = np.asarray(x).dtype.kind in "iub" and not _is_mean(op) or op in ("min", "max")
-    error = None if exact else ValueError(
-        f"reproducible=True is not available yet for op {op!r} on {np.asarray(x).dtype}: integers, min and max are exact"
-    )  # fmt: skip
+    dtype = np.asarray(x).dtype
+    error: Exception | None = None
+    if not (dtype.kind in "iub" and not _is_mean(op)) and op not in ("min", "max"):
+        error = ValueError(
+            f"reproducible=True is not available yet for op {op!r} on {dtype}: integers, min and max are exact"
+        )
     channel.agree("allreduce", "allreduce(reproducible=True)", error)
 
 

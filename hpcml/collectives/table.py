@@ -22,7 +22,8 @@ from hpcml.collectives.schedule import LEFT, NONE, REPLACE, Blocks, Finish, Sche
 
 # What a row does.
 RECV, SEND, WAIT, FOLD, FINISH, COPY = range(6)
-# Its columns. SEND reads A; RECV and COPY write DST; FOLD is DST = A ∘ B; COUNT is in bytes, for FOLD and FINISH in items.
+# Its columns. SEND reads A; RECV and COPY write DST; FOLD is DST = A ∘ B. COUNT is in bytes, for FOLD and FINISH in
+# items.
 CODE, PEER, SLOT, COUNT, DST, DST_AT, A, A_AT, B, B_AT = range(10)
 COLUMNS = 10
 # The memory that a row names.
@@ -90,7 +91,14 @@ class _Steps:
 
 
 def lower(
-    schedule: Schedule, rank: int, size: int, layout: Layout, itemsize: int, *, finish: bool = False, empty: bool = False
+    schedule: Schedule,
+    rank: int,
+    size: int,
+    layout: Layout,
+    itemsize: int,
+    *,
+    finish: bool = False,
+    empty: bool = False,
 ) -> Table:
     """The table of ``rank`` (an int, as given to ``schedule``).
 

@@ -29,7 +29,9 @@ class Cost:
     volume: int
 
 
-def verify(schedule: Schedule, contract: Contract, size: int, blocks: int, root: int = 0, ordered: bool = False) -> Cost:
+def verify(
+    schedule: Schedule, contract: Contract, size: int, blocks: int, root: int = 0, ordered: bool = False
+) -> Cost:
     """Play ``schedule`` (made for ``np.arange(size)``) and check it against ``contract``; return its cost.
 
     It is checked that every receive meets its send in the same round, with the same blocks (so that there is no

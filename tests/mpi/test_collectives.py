@@ -16,7 +16,7 @@ LARGE = 300_007  # several segments of every segmented algorithm, and odd
 
 
 def lengths(size):
-    return sorted({0, 1, size - 1, size, size + 1, 1000})
+    return sorted({0, 1, size - 1, size, size + 1})
 
 
 def data(rank, n, dtype, op="sum"):
@@ -33,7 +33,9 @@ def folded(op, size, n, dtype):
         total = OPS[op].ufunc(total, data(rank, n, dtype, op)).astype(dtype)
     if not OPS[op].finishes:
         return total
-    return (total.real / size + 1j * (total.imag / size) if dtype.kind == "c" else total / dtype.type(size)).astype(dtype)
+    return (total.real / size + 1j * (total.imag / size) if dtype.kind == "c" else total / dtype.type(size)).astype(
+        dtype
+    )
 
 
 def cases(collective):
@@ -51,7 +53,7 @@ def test_allreduce(comm, algorithm, dtype):
     for name, op in OPS.items():
         if dtype.kind not in op.kinds or (algorithm == "native" and dtype in NOT_IN_MPI):
             continue
-        for n in lengths(comm.size):
+        for n in lengths(comm.size) if name in ("sum", "mean", "min") else (comm.size + 1,):
             x = data(comm.rank, n, dtype, name)
             before = x.copy()
             want = folded(name, comm.size, n, dtype).astype(dtype)
@@ -76,7 +78,7 @@ def test_allreduce_of_large_arrays_gives_every_rank_the_same_bits(comm, algorith
 @pytest.mark.parametrize("algorithm", cases("reduce"))
 def test_reduce(comm, algorithm):
     for root in {0, comm.size // 2, comm.size - 1}:
-        for n in [*lengths(comm.size), LARGE]:
+        for n in (0, 1, comm.size + 1, LARGE):
             for op in ("sum", "max", "mean"):
                 dtype = np.dtype("f8")
                 y = hc.reduce(data(comm.rank, n, dtype), op, root=root, algorithm=algorithm)
@@ -251,6 +253,7 @@ def test_axis_folds_the_local_array_first(comm):
 def test_ops_of_mpi_and_of_users(comm):
     x = np.arange(5.0) + comm.rank
     same(hc.allreduce(x, MPI.MAX), np.arange(5.0) + comm.size - 1)
+
     # 2 × 2 matrices under multiplication: an op of its own, which does not commute.
     def multiply(a, b, datatype):
         left, right = (np.frombuffer(m).reshape(-1, 2, 2) for m in (a, b))
@@ -270,7 +273,7 @@ def test_ops_of_mpi_and_of_users(comm):
 
 
 def test_sub_communicators_and_their_end(comm):
-    for turn in range(3):
+    for _ in range(3):
         half = comm.Split(comm.rank % 2, -comm.rank)
         same(hc.allreduce(np.array([comm.rank]), comm=half), np.array([sum(range(comm.rank % 2, comm.size, 2))]))
         root = np.array([comm.rank])

@@ -6,8 +6,11 @@ import sys
 
 import pytest
 
-from hpcml.cli import COMMANDS, LAUNCHER_VARIABLES, Ending, main, parse
+from hpcml.cli import COMMANDS, Ending, main, parse
+from hpcml.runs.launch import LAUNCHERS
 from hpcml.version import __version__
+
+LAUNCHER_VARIABLES = [name for _, *names in LAUNCHERS for name in names]
 
 
 @pytest.fixture(autouse=True)

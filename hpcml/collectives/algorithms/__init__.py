@@ -1,7 +1,7 @@
 """The catalogue: every algorithm of every collective, with what it costs.
 
-Adding an algorithm is one generator and one row here; the row enrols it in `verify`, in the tests, in ``algorithm=`` and
-in the benchmarks. Formulas are in rounds and blocks; n bytes are ``blocks(size, segments)`` blocks.
+Adding an algorithm is one generator and one row here; the row enrols it in `verify`, in the tests, in ``algorithm=``
+and in the benchmarks. Formulas are in rounds and blocks; n bytes are ``blocks(size, segments)`` blocks.
 """
 
 from __future__ import annotations

@@ -65,11 +65,7 @@ def gather(rank: Rank, size: int, root: int = 0, segments: int = 1) -> Schedule:
         upper, lower = _ends(rank, size, root, distance)
         child = np.where(upper, (rank + distance) % size, rank)
         subtree = _subtree(child, size, root, distance)
-        yield (
-            Exchange(
-                only_if(lower, (rank - distance) % size), subtree, only_if(upper, child), subtree, REPLACE
-            ),
-        )
+        yield (Exchange(only_if(lower, (rank - distance) % size), subtree, only_if(upper, child), subtree, REPLACE),)
 
 
 def _up(size: int) -> Iterator[int]:

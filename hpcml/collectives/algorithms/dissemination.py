@@ -15,5 +15,7 @@ def barrier(rank: Rank, size: int, root: int = 0, segments: int = 1) -> Schedule
         heard = min(distance, size - distance)
         there, back = (rank + distance) % size, (rank - distance) % size
         yield (
-            Exchange(there, Blocks((rank - heard + 1) % size, heard), back, Blocks((back - heard + 1) % size, heard), REPLACE),
+            Exchange(
+                there, Blocks((rank - heard + 1) % size, heard), back, Blocks((back - heard + 1) % size, heard), REPLACE
+            ),
         )

@@ -1,8 +1,8 @@
 """Recursive doubling and halving: partners at distance 1, 2, 4, … of a power of two of ranks.
 
-Where p is no power of two, the first 2·(p − core) ranks work in pairs: the even one hands its data to the odd one before
-and gets the result after, so a core of 2^⌊lg p⌋ ranks does the work, in rank order. Thakur, Rabenseifner, Gropp,
-"Optimization of collective communication operations in MPICH", IJHPCA 19 (2005), sections 4.3 and 4.5.
+Where p is no power of two, the first 2·(p − core) ranks work in pairs: the even one hands its data to the odd one
+before and gets the result after, so a core of 2^⌊lg p⌋ ranks does the work, in rank order. Thakur, Rabenseifner,
+Gropp, "Optimization of collective communication operations in MPICH", IJHPCA 19 (2005), sections 4.3 and 4.5.
 """
 
 from __future__ import annotations

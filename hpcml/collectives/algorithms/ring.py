@@ -35,6 +35,4 @@ def _step(rank: Rank, size: int, segments: int, sent: Rank, fold: int) -> Round:
     """Pass chunk ``sent`` to the right; the one before it comes from the left."""
     right, left = (rank + 1) % size, (rank - 1) % size
     outgoing, incoming = sent % size * segments, (sent - 1) % size * segments
-    return tuple(
-        Exchange(right, Blocks(outgoing + s, 1), left, Blocks(incoming + s, 1), fold) for s in range(segments)
-    )
+    return tuple(Exchange(right, Blocks(outgoing + s, 1), left, Blocks(incoming + s, 1), fold) for s in range(segments))
