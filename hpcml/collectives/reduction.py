@@ -51,10 +51,11 @@ def allreduce(
     channel = channel_of(comm)
     if type(x) is np.ndarray and type(op) is str and axis is None and not reproducible:
         binding = channel.find(("allreduce", algorithm, op, x.dtype, x.shape, 0))
-        if binding is not None and out is None and x.flags.c_contiguous:  # the short way for what is called again
-            result = np.empty(x.shape, x.dtype)
-            binding.run(x, result)
-            return result
+        if binding is not None and x.flags.c_contiguous:  # the short way for what is called again
+            result = np.empty(x.shape, x.dtype) if out is None else out
+            if out is None or _plainly_fits(x, out):
+                binding.run(x, result)
+                return result
     if structure.is_structure(x):
         return _structure(channel, "allreduce", x, op, algorithm, out, 0)
     if reproducible:
@@ -80,6 +81,13 @@ def reduce(
     if structure.is_structure(x):
         return _structure(channel, "reduce", x, op, algorithm, out, root)
     return _reduced(channel, "reduce", x, op, algorithm, out, root)
+
+
+def _plainly_fits(x: np.ndarray, out: Any) -> bool:
+    """Whether ``out`` can take the fold of ``x`` directly; where it cannot, the long way finds out why."""
+    if type(out) is not np.ndarray or out.shape != x.shape or out.dtype != x.dtype or not out.flags.carray:
+        return False
+    return out is x or not np.may_share_memory(x, out)
 
 
 def _reduced(channel: Channel, collective: str, x: Any, op: OpLike, algorithm: str, out: Any, root: int) -> Any:
