@@ -30,7 +30,8 @@ ALLOWANCES = {
     "OMPI_MCA_mpi_yield_when_idle": "1",
 }
 TWO_RANKS = (
-    "from mpi4py import MPI; w = MPI.COMM_WORLD; print(w.allreduce(1), MPI.Get_library_version().split(chr(10))[0])"
+    "from mpi4py import MPI; w = MPI.COMM_WORLD; n = w.allreduce(1);"
+    "w.rank or print(n, MPI.Get_library_version().splitlines()[0].split(chr(44))[0])"
 )
 
 
