@@ -1,14 +1,36 @@
 """Estimators with scikit-learn's conventions that train on the rows of all MPI ranks.
 
-from hpcml.models import MLPClassifier
-model = MLPClassifier().fit(X_local, y_local)     # each rank passes its own rows; the model is the same on
-all model.predict(X)                                  # local model.score(X_local, y_local)
-# over the rows of all ranks
+    from hpcml.models import MLPClassifier
+    model = MLPClassifier().fit(X_local, y_local)     # each rank passes its own rows; the model is the same on all
+    model.predict(X)                                  # local
+    model.score(X_local, y_local)                     # over the rows of all ranks
+
+What needs no MPI (losses, networks, settings) can be imported without starting it.
 """
 
-from hpcml.models.estimator import NotFittedError
-from hpcml.models.files import load, read, save
-from hpcml.models.linear import LinearSVC, LogisticRegression
-from hpcml.models.mlp import MLPClassifier
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpcml.models.estimator import NotFittedError
+    from hpcml.models.files import load, read, save
+    from hpcml.models.linear import LinearSVC, LogisticRegression
+    from hpcml.models.mlp import MLPClassifier
 
 __all__ = ["LinearSVC", "LogisticRegression", "MLPClassifier", "NotFittedError", "load", "read", "save"]
+
+_MODULES = {
+    "LinearSVC": "linear",
+    "LogisticRegression": "linear",
+    "MLPClassifier": "mlp",
+    "NotFittedError": "estimator",
+    "load": "files",
+    "read": "files",
+    "save": "files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"hpcml.models.{_MODULES[name]}"), name)
+    raise AttributeError(f"module 'hpcml.models' has no attribute {name!r}")

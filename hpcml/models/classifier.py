@@ -48,9 +48,7 @@ class Classifier(Estimator):
     def _check(self) -> None:
         """Raise for a parameter of this class that is out of range."""
 
-    def fit(
-        self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None, monitor: Monitor | None = None
-    ) -> Any:
+    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None, monitor: Monitor | None = None) -> Any:
         """Train on the rows of all ranks and return the estimator. Collective over ``comm``.
 
         ``X`` (n, d), any real dtype, and ``y`` (n,), whole numbers or strings, are this rank's rows, n ≥ 0.
@@ -114,9 +112,7 @@ class Classifier(Estimator):
         with hc.all_or_none(comm):
             for name, value in mine.items():
                 if repr(value) != expected.get(name):
-                    raise ValueError(
-                        f"{name}={value!r}, on rank 0 it is {expected.get(name)}; expected the same"
-                    )
+                    raise ValueError(f"{name}={value!r}, on rank 0 it is {expected.get(name)}; expected the same")
             settings = Settings.of(mine)
             self._check()
         return settings
@@ -135,9 +131,7 @@ class Classifier(Estimator):
 
     def _require_fitted(self) -> None:
         if not hasattr(self, "parameters_"):
-            raise NotFittedError(
-                f"this {type(self).__name__} is not fitted yet: call fit(X, y), or load a model"
-            )
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit(X, y), or load a model")
 
 
 class ProbabilisticClassifier(Classifier):

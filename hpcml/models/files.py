@@ -107,9 +107,7 @@ def load(path: str | os.PathLike[str], comm: Any = None) -> Any:
     model = CLASSES[header["class"]](**parameters, comm=comm)
     model.classes_, model.n_features_in_ = arrays["classes"], header["n_features_in"]
     model.parameters_ = {
-        name.removeprefix("parameter/"): array
-        for name, array in arrays.items()
-        if name.startswith("parameter/")
+        name.removeprefix("parameter/"): array for name, array in arrays.items() if name.startswith("parameter/")
     }
     model.history_ = header["history"]
     return model

@@ -45,17 +45,13 @@ def training_shard(X: Any, y: Any, dtype: np.dtype, comm: MPI.Intracomm) -> Shar
         raise hc.CollectiveError("no rank has any rows to train on")
     classes = np.unique(np.concatenate([rank.labels for rank in holding]))
     if len(classes) < 2:
-        raise hc.CollectiveError(
-            f"all labels are {classes[0].item()!r}; a classifier needs at least two classes"
-        )
+        raise hc.CollectiveError(f"all labels are {classes[0].item()!r}; a classifier needs at least two classes")
     if not len(found):
         found, named = np.empty((0, holding[0].facts["columns of X"]), dtype), classes[:0]
     return Shard(found, np.searchsorted(classes, named), [rank.rows for rank in ranks], classes)
 
 
-def validation_shard(
-    validation: Any, classes: np.ndarray, columns: int, dtype: np.dtype, comm: Any
-) -> Shard | None:
+def validation_shard(validation: Any, classes: np.ndarray, columns: int, dtype: np.dtype, comm: Any) -> Shard | None:
     """As ``training_shard``, for a pair (X, y) of rows with labels among ``classes``; None for None.
 
     Raises CollectiveError on every rank for what ``training_shard`` does, for other columns or labels than in
@@ -92,9 +88,7 @@ def features(X: Any, dtype: np.dtype) -> np.ndarray:
         raise TypeError(f"X is a sparse {type(X).__name__}; expected a dense array: pass X.toarray()")
     X = np.asarray(X)
     if X.ndim != 2:
-        raise ValueError(
-            f"X has shape {X.shape}; expected rows and columns (for a single row: X.reshape(1, -1))"
-        )
+        raise ValueError(f"X has shape {X.shape}; expected rows and columns (for a single row: X.reshape(1, -1))")
     if X.dtype.kind not in "biuf":
         raise TypeError(f"X has dtype {X.dtype}; expected numbers: encode strings and categories first")
     with np.errstate(over="ignore"):
@@ -124,9 +118,7 @@ def labels(y: Any) -> np.ndarray:
         raise TypeError(f"y has dtype {y.dtype}; expected labels that are whole numbers or strings")
     if y.dtype.kind == "f" and not (np.isfinite(y).all() and (y == np.floor(y)).all()):
         broken = y[~(np.isfinite(y) & (y == np.floor(y)))][0]
-        raise ValueError(
-            f"y has the label {broken}; expected whole numbers or strings (is it a regression target?)"
-        )
+        raise ValueError(f"y has the label {broken}; expected whole numbers or strings (is it a regression target?)")
     return y
 
 
@@ -140,9 +132,7 @@ def check_columns(X: np.ndarray, columns: int) -> None:
         raise ValueError(f"X has {X.shape[1]} columns; the model was trained on {columns}")
 
 
-def _everyones(
-    X: Any, y: Any, dtype: np.dtype, comm: MPI.Intracomm
-) -> tuple[np.ndarray, np.ndarray, list[Described]]:
+def _everyones(X: Any, y: Any, dtype: np.dtype, comm: MPI.Intracomm) -> tuple[np.ndarray, np.ndarray, list[Described]]:
     """This rank's features and labels, checked, and descriptions of all ranks, which agree. Collective."""
     with hc.all_or_none(comm):
         found, named = features(X, dtype), labels(y)
@@ -170,7 +160,5 @@ def _codes(found: np.ndarray, classes: np.ndarray) -> np.ndarray:
     comparable = (found.dtype.kind == "U") == (classes.dtype.kind == "U")
     unknown = np.setdiff1d(found, classes) if comparable else found
     if len(unknown):
-        raise ValueError(
-            f"the validation label {unknown[0].item()!r} does not occur among the training labels"
-        )
+        raise ValueError(f"the validation label {unknown[0].item()!r} does not occur among the training labels")
     return np.searchsorted(classes, found)

@@ -76,12 +76,8 @@ class MLPClassifier(ProbabilisticClassifier):
         return cross_entropy
 
     def _check(self) -> None:
-        if isinstance(self.hidden_layer_sizes, (str, bytes)) or not isinstance(
-            self.hidden_layer_sizes, Sequence
-        ):
-            raise TypeError(
-                f"hidden_layer_sizes={self.hidden_layer_sizes!r}; expected a tuple such as (128, 64)"
-            )
+        if isinstance(self.hidden_layer_sizes, (str, bytes)) or not isinstance(self.hidden_layer_sizes, Sequence):
+            raise TypeError(f"hidden_layer_sizes={self.hidden_layer_sizes!r}; expected a tuple such as (128, 64)")
         for size in self.hidden_layer_sizes:
             whole("each of hidden_layer_sizes", size, least=1)
 

@@ -58,16 +58,12 @@ class Settings:
         if self.optimizer == "adam":
             return optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
         momentum, nesterov = (0.0, False) if self.optimizer == "sgd" else (self.momentum, self.nesterov)
-        return optim.SGD(
-            parameters, self.learning_rate, momentum, weight_decay=self.weight_decay, nesterov=nesterov
-        )
+        return optim.SGD(parameters, self.learning_rate, momentum, weight_decay=self.weight_decay, nesterov=nesterov)
 
     def rate_at(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of step number ``step`` (from 0, over all epochs)."""
         warmup = round(self.warmup_epochs * steps_per_epoch)
-        return self.learning_rate * optim.rates.LAWS[self.rate](
-            step, self.epochs * steps_per_epoch, warmup=warmup
-        )
+        return self.learning_rate * optim.rates.LAWS[self.rate](step, self.epochs * steps_per_epoch, warmup=warmup)
 
 
 def number(

@@ -93,11 +93,7 @@ def train(
             "loss": loss / batches.rows,
             "accuracy": hits / batches.rows,
         }
-        found = (
-            evaluate(check, objective.loss, validation)
-            if check is not None and validation is not None
-            else (0, 0)
-        )
+        found = evaluate(check, objective.loss, validation) if check is not None and validation is not None else (0, 0)
         local = [*found, trained, perf_counter() - start, step.optimizer.communication_seconds - waited]
         sums = hc.allreduce(np.array(local, np.float64), op="sum", comm=comm).tolist()
         if validation is not None:

@@ -7,7 +7,8 @@ import pytest
 from model_cases import blobs, every_estimator, fresh, part
 from mpi4py import MPI
 
-from hpcml.models import LinearSVC, LogisticRegression, MLPClassifier
+from hpcml.data.batches import Batches
+from hpcml.models import LinearSVC, LogisticRegression, MLPClassifier, training
 
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
@@ -228,12 +229,20 @@ def test_validation_is_the_loss_and_accuracy_over_all_ranks():
     assert last["validation_accuracy"] == np.mean(model.predict(X[:37]) == y[:37])
 
 
-def test_without_a_seed_ranks_agree_and_runs_differ():
+def test_without_a_seed_ranks_agree_and_runs_differ(monkeypatch):
+    seeds = []
+
+    def noting(counts, rank, batch_size, seed):
+        seeds.append(seed)
+        return Batches(counts, rank, batch_size, seed)
+
+    monkeypatch.setattr(training, "Batches", noting)
     X, y = blobs(3)
     models = [MLPClassifier((4,), random_state=None, epochs=1).fit(*part(X, y)) for _ in range(2)]
     weights = [model.parameters_["W0"] for model in models]
     assert len(set(COMM.allgather(weights[0].tobytes()))) == 1
     assert (weights[0] != weights[1]).any()
+    assert COMM.allgather(seeds) == [seeds] * SIZE and seeds[0] != seeds[1], "else batches are torn"
 
 
 def test_batches_larger_than_the_data_and_layers_of_any_depth():

@@ -159,16 +159,17 @@ def test_what_cannot_be_saved_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["model.npz"]
 
 
-def test_a_write_that_fails_midway_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_write_that_fails_midway_leaves_the_old_file(tmp_path, monkeypatch, call):
     path = tmp_path / "model.npz"
     model = LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y)
     models.save(path, model)
     before = path.read_bytes()
 
-    def full(descriptor):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space left"):
         models.save(path, model)
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["model.npz"]
