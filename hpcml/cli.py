@@ -11,12 +11,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from hpcml.runs.launch import Launch, find_launch, lone_worlds
 from hpcml.version import __version__
 
 COMMANDS = ("train", "predict", "bench", "verify")
-
-# Set by the launchers of Open MPI (prterun), MPICH and Intel MPI (hydra), and by Slurm's srun.
-LAUNCHER_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_SIZE", "PMI_RANK", "SLURM_STEP_NUM_TASKS")
 
 
 class Ending(Exception):
@@ -45,17 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An exception that nobody expected ends all ranks at once, with the traceback of the rank that raised it.
     """
-    launched = any(name in os.environ for name in LAUNCHER_VARIABLES)
+    launch = find_launch()
     try:
         run, args = parse(sys.argv[1:] if argv is None else argv)
         ending = None
     except Ending as caught:
         ending = caught
-    if launched:
-        ending = _first_ending(ending)
+    if launch is not None:
+        ending = _first_ending(ending, launch)
     if ending is not None:
         print(ending.text, end="", file=sys.stderr if ending.status else sys.stdout, flush=True)
-        _wait_for_all(launched)
+        if launch is not None:
+            _wait_for_all()
         return ending.status
     try:
         return run(args)
@@ -90,12 +89,14 @@ def _overview() -> str:
     )
 
 
-def _first_ending(ending: Ending | None) -> Ending | None:
+def _first_ending(ending: Ending | None, launch: Launch) -> Ending | None:
     """What the first rank that ends has to say; only rank 0 has its text. Collective over all ranks: should
     they differ (a launcher can give each its own arguments), none goes on without the others."""
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD
+    if said := lone_worlds(launch, comm.size, MPI.Get_library_version()):
+        return Ending(2, f"hpcml: error: {said}\n" if launch.process == 0 else "")
     found = comm.allgather(None if ending is None else (ending.status, ending.text))
     rank, first = next(((rank, said) for rank, said in enumerate(found) if said is not None), (0, None))
     if first is None:
@@ -104,13 +105,12 @@ def _first_ending(ending: Ending | None) -> Ending | None:
     return Ending(first[0], text if comm.rank == 0 else "")
 
 
-def _wait_for_all(launched: bool) -> None:
+def _wait_for_all() -> None:
     """Until rank 0 has printed: a launcher ends all ranks as soon as one leaves with a status other than
     0."""
-    if launched:
-        from mpi4py import MPI
+    from mpi4py import MPI
 
-        MPI.COMM_WORLD.barrier()
+    MPI.COMM_WORLD.barrier()
 
 
 def _end(error: BaseException) -> int:
