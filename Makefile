@@ -15,7 +15,7 @@ export PRTE_MCA_rmaps_default_mapping_policy ?= :oversubscribe
 export OMPI_MCA_rmaps_base_oversubscribe ?= 1
 export OMPI_MCA_mpi_yield_when_idle ?= 1
 
-.PHONY: train env test test-unit test-mpi test-slurm test-gpu check verify bench clean environments
+.PHONY: train env test test-unit test-mpi test-slurm check verify bench clean environments
 
 train: env
 	.venv/bin/mpiexec -n $(RANKS) .venv/bin/hpcml train --model mlp --data digits
@@ -38,9 +38,6 @@ test-mpi: environments
 
 test-slurm: environments
 	.venv-openmpi/bin/python -m pytest -q tests/slurm
-
-test-gpu: environments
-	.venv-openmpi/bin/python -m pytest -q tests/gpu
 
 check: environments
 	.venv-openmpi/bin/ruff check .

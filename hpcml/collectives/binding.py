@@ -17,7 +17,7 @@ from hpcml.collectives.errors import ArgumentError
 from hpcml.collectives.native import Native
 from hpcml.collectives.ops import Op
 from hpcml.collectives.program import Program, make_program
-from hpcml.collectives.table import Layout, lower
+from hpcml.collectives.table import Layout, Table, lower
 
 PARTS = ("scatter", "gather", "allgather")  # collectives in which each rank holds, or gets, a part of its own
 
@@ -81,9 +81,14 @@ class Binding:
         channel = self._channel
         if self.algorithm == "native":
             return Native(channel, self._collective, self._op, self._dtype, self._counts, self._root)
+        return make_program(channel, self.table(in_place), self._tag, self._op, self._dtype)
+
+    def table(self, in_place: bool) -> Table:
+        """The steps of this rank."""
+        channel = self._channel
         algorithm = algorithms.named(self._collective, self.algorithm)
         blocks = algorithm.blocks(channel.size, self.segments)
-        table = lower(
+        return lower(
             algorithm.schedule(channel.rank, channel.size, self._root, self.segments),
             channel.rank,
             channel.size,
@@ -92,7 +97,6 @@ class Binding:
             finish=self._op is not None and self._op.finishes,
             empty=self._collective == "barrier",
         )
-        return make_program(channel, table, self._tag, self._op, self._dtype)
 
     def _layout(self, blocks: int, in_place: bool) -> Layout:
         """Where blocks lie: in the full array, or in this rank's part of it."""

@@ -18,7 +18,7 @@ from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
 from hpcml.collectives.ops import Op, divide
 
-LOOK_AROUND = 100_000  # polls of the engine between two looks at Python's signals
+LOOK_AROUND = 20_000  # polls of the engine between two looks at Python's signals: milliseconds
 
 
 class Program(Protocol):
@@ -94,9 +94,14 @@ class Compiled:
 
     def wait(self) -> None:
         pending = self._pending
-        while pending == -1:  # engine.STALLED; control comes back here now and then, so that Ctrl-C is heard
-            pending = self._run(self._address, LOOK_AROUND)
+        try:
+            while pending == -1:  # engine.STALLED; control comes back here now and then, so that Ctrl-C is heard
+                pending = self._run(self._address, LOOK_AROUND)
+        except BaseException:
+            self._run = _refuse  # messages are under way: what comes next would meet them
+            raise
         if pending:
+            self._run = _refuse
             self._fail(pending)
 
     def _fail(self, code: int) -> NoReturn:
@@ -108,6 +113,10 @@ class Compiled:
             f"rank {self._comm.rank} of {self._comm.size}: the MPI library failed while "
             f"{doing.get(int(row[t.CODE]), 'waiting for a message')}: {MPI.Get_error_string(code)}"
         )
+
+
+def _refuse(address: int, patience: int) -> int:
+    raise CommunicationError("this collective was interrupted or failed before, in the middle: start the program anew")
 
 
 class Walked:

@@ -1,0 +1,45 @@
+"""Dispatch by kind of array, and what is not an array that MPI can carry."""
+
+import numpy as np
+import pytest
+
+from hpcml.collectives.arrays import DEVICE, HOST, as_array, check_out, kind_of, packed
+
+
+class OnDevice:
+    """Looks like memory of a GPU, as CuPy's arrays do."""
+
+    __cuda_array_interface__ = {"shape": (3,), "typestr": "<f4", "data": (0, False), "version": 3}
+
+
+def test_kind():
+    assert kind_of(OnDevice()) == DEVICE
+    assert kind_of(np.ones(3)) == HOST and kind_of(3.0) == HOST
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (OnDevice(), "in GPU memory .OnDevice.*pass a host copy"),
+        (np.array([None]), "Python objects"),
+        (np.ma.array([1.0], mask=[True]), "mask would be lost"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused(x, message):
+    with pytest.raises(TypeError, match=message):
+        as_array(x)
+
+
+def test_out():
+    x = np.ones((2, 3))
+    assert check_out(x, (2, 3), np.dtype("f8")) is x
+    x.flags.writeable = False
+    for out, message in ((x, "read-only"), (np.ones(6), r"float64\[6\]"), ([1.0], "must be a NumPy array, not list")):
+        with pytest.raises((TypeError, ValueError), match=message):
+            check_out(out, (2, 3), np.dtype("f8"))
+
+
+def test_packed_copies_only_where_it_must():
+    x = np.arange(6.0).reshape(2, 3)
+    assert packed(x) is x
+    assert packed(x.T).flags.c_contiguous and (packed(x.T) == x.T).all()

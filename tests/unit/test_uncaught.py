@@ -1,0 +1,54 @@
+"""Custom code: an exception that one rank does not catch ends all ranks, with its traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MPIEXEC = Path(sys.executable).parent / "mpiexec"
+ROOT = Path(__file__).resolve().parents[2]
+
+ONE_RANK_FAILS = """
+import numpy as np
+from mpi4py import MPI
+from hpcml import collectives as hc
+hc.barrier()
+if MPI.COMM_WORLD.rank == 1:
+    raise KeyError("lost")
+hc.allreduce(np.ones(3))
+"""
+ALL_RANKS_FAIL = """
+import numpy as np
+from hpcml import collectives as hc
+hc.allreduce(np.ones(3), op="median")
+"""
+
+
+def mpirun(program):
+    sys.path.insert(0, str(ROOT / "tools"))
+    from environment import ALLOWANCES
+
+    return subprocess.run(
+        [str(MPIEXEC), "-n", "3", sys.executable, "-c", program],
+        env={**ALLOWANCES, **os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.skipif(not MPIEXEC.exists(), reason="no mpiexec beside this Python")
+def test_one_rank_fails():
+    ran = mpirun(ONE_RANK_FAILS)
+    assert ran.returncode != 0
+    assert "hpcml: rank 1 of 3 ended by an uncaught exception" in ran.stderr
+    assert "KeyError: 'lost'" in ran.stderr
+
+
+@pytest.mark.skipif(not MPIEXEC.exists(), reason="no mpiexec beside this Python")
+def test_all_ranks_fail_alike_and_one_says_so():
+    ran = mpirun(ALL_RANKS_FAIL)
+    assert ran.returncode != 0
+    assert ran.stderr.count("ArgumentError: allreduce: unknown op 'median'") == 1
