@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +98,55 @@ def test_arguments_arrive():
         ]
     )
     assert (args.hidden, args.drop, args.delimiter, args.target) == ((64, 32), ("a", "b"), "\t", "-1")
+
+
+FAILING = """
+import sys
+from mpi4py import MPI
+from hpcml.commands import predict
+from hpcml.cli import main
+
+def run(args):
+    if MPI.COMM_WORLD.rank == 1:
+        raise {exception}
+    MPI.COMM_WORLD.barrier()
+    return 0
+
+predict.run = run
+sys.exit(main({argv}))
+"""
+
+
+def on_two_ranks(program):
+    """Run a program by the mpiexec of this environment: started apart, for this process starts no MPI."""
+    mpiexec = Path(sys.executable).with_name("mpiexec")
+    if not mpiexec.exists():
+        pytest.skip(f"no mpiexec beside {sys.executable}")
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    allowed["PRTE_MCA_rmaps_default_mapping_policy"] = ":oversubscribe"
+    command = [str(mpiexec), "-n", "2", sys.executable, "-c", program]
+    hang = 300  # seconds after which it counts as hung
+    return subprocess.run(command, env={**os.environ, **allowed}, capture_output=True, text=True, timeout=hang)
+
+
+def test_an_exception_on_one_rank_ends_all_with_its_traceback():
+    found = on_two_ranks(FAILING.format(exception="ZeroDivisionError('only here')", argv=["predict", "a", "b"]))
+    assert found.returncode != 0
+    assert found.stderr.count("hpcml: rank 1 of 2 failed:") == 1
+    assert "ZeroDivisionError: only here" in found.stderr
+
+
+def test_an_interrupt_of_one_rank_ends_all_without_a_traceback():
+    found = on_two_ranks(FAILING.format(exception="KeyboardInterrupt", argv=["predict", "a", "b"]))
+    assert found.returncode != 0
+    assert "hpcml: interrupted" in found.stderr and "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    "argv", ["['predict', 'a', 'b', '--huh']", "['predict', 'a', 'b'] + ['--huh'] * MPI.COMM_WORLD.rank"]
+)
+def test_wrong_arguments_are_told_once_whichever_rank_has_them(argv):
+    found = on_two_ranks(FAILING.format(exception="AssertionError", argv=argv))
+    assert found.returncode == 2
+    assert found.stderr.count("error: ") == 1 and "--huh" in found.stderr
+    assert "AssertionError" not in found.stderr
