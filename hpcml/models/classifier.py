@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -27,9 +27,6 @@ class Classifier(Estimator):
     (arrays by name, the same on every rank) and ``history_`` (the record of each epoch, see
     ``training.Monitor``).
     """
-
-    #: Parameters that ``Settings`` does not know, checked by ``_check()``.
-    FITTED: ClassVar[tuple[str, ...]] = ("classes_", "n_features_in_", "parameters_", "history_")
 
     classes_: np.ndarray
     n_features_in_: int

@@ -74,7 +74,7 @@ def save(
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The header and the arrays of a model file; those that ``save`` was given come by their own names too.
+    """The header and the arrays of a model file, by the names in it: those given to ``save`` as "array/<name>".
 
     Raises FileNotFoundError, and ValueError for a file that is damaged, no model, or of a later version.
     """

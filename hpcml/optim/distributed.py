@@ -44,8 +44,8 @@ class Distributed:
     MPI.COMM_WORLD); ``algorithm``, of the all-reduce; ``bucket``, bytes; ``values``, how many further
     numbers ride along in each step to be summed over the ranks.
 
-    Attributes: ``optimizer``; ``lr``, ``params``, ``steps``; ``communication_seconds``, spent in all-reduce
-    so far.
+    Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``;
+    ``communication_seconds``, spent in all-reduce so far.
 
     Raises CollectiveError on every rank where the structures differ or the algorithm is not known.
 
@@ -116,7 +116,7 @@ class Distributed:
     def _checked(self, grads: Arrays | None, weight: float, values: Sequence[float] | None) -> list[np.ndarray] | None:
         if not 0 <= weight < BASE**DIGITS:
             raise ValueError(f"weight is {weight!r}; expected a number of at least 0 and below 2**48")
-        if values is not None and len(values) != self._values:
+        if values is not None and len([float(value) for value in values]) != self._values:
             raise ValueError(f"{len(values)} values given; this optimizer was made for values={self._values}")
         if grads is None:
             if weight > 0:

@@ -27,10 +27,7 @@ def samples(params, step):
 
 
 def mean(chosen):
-    return {
-        name: np.mean([grads[name] for grads in chosen], axis=0, dtype=chosen[0][name].dtype)
-        for name in chosen[0]
-    }
+    return {name: np.mean([grads[name] for grads in chosen], axis=0, dtype=chosen[0][name].dtype) for name in chosen[0]}
 
 
 def shard(everything, step):
@@ -90,9 +87,7 @@ def test_bucket_size_and_structure_change_nothing(nbytes, kind):
         together.step(wrap(grads), weight=RANK + 1)
     weights = SIZE * (SIZE + 1) // 2
     for i, array in enumerate(arrays):
-        expected = (
-            sum(sum((r + 1) * (step * (r + 1) + i) for r in range(SIZE)) for step in (1, 2, 3)) / weights
-        )
+        expected = sum(sum((r + 1) * (step * (r + 1) + i) for r in range(SIZE)) for step in (1, 2, 3)) / weights
         np.testing.assert_allclose(array, -expected, rtol=1e-6 if array.dtype == "f4" else 1e-15)
 
 
@@ -183,6 +178,7 @@ BAD_STEPS = {
     "an infinite weight": (dict(weight=float("inf")), "weight is inf"),
     "no gradients with a weight": (dict(grads=None, weight=2), "grads is None with weight 2"),
     "too many values": (dict(values=[1.0]), "1 values given"),
+    "values that are no numbers": (dict(values=["x"]), "could not convert"),
 }
 
 
