@@ -56,14 +56,14 @@ def bus_factor(collective: str, ranks: int) -> float:
 
 
 def parse_sizes(text: str) -> list[int]:
-    """``"8,1K,4M"`` or ``"8:64M"``, a range of powers of four that ends at (or with) its upper end."""
+    """``"8,1K,4M"``, or ``"8:64M"``: its lower end, and the quarters of its upper end that are larger."""
     if ":" in text:
         low, _, high = text.partition(":")
-        size, last, sizes = _parse_size(low), _parse_size(high), []
-        while size < last:
+        first, size, sizes = _parse_size(low), _parse_size(high), []
+        while size > first:
             sizes.append(size)
-            size *= 4
-        return [*sizes, last]
+            size //= 4
+        return [first, *reversed(sizes)]
     return [_parse_size(part) for part in text.split(",")]
 
 

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--op", default="sum")
     parser.add_argument("--repeat", type=int, default=15, metavar="N", help="timings of each (default: 15)")
     parser.add_argument("--json", metavar="FILE", help="write every timing, with machine and versions, to FILE")
-    parser.add_argument("--plot", metavar="FILE", help="write a picture of times and bus bandwidth to FILE (PNG, SVG, PDF)")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="write a picture of times and bus bandwidth to FILE (PNG, SVG, PDF)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
     if args.repeat < 1:
         raise ValueError(f"--repeat must be at least 1, not {args.repeat}")
     sizes = measure.parse_sizes(args.bytes) if args.collective != "barrier" else [0]
-    results = measure.measure(args.collective, sizes, args.algorithms, args.dtype, args.op, args.repeat, report.progress())
+    results = measure.measure(
+        args.collective, sizes, args.algorithms, args.dtype, args.op, args.repeat, report.progress()
+    )
     if results.rank == 0:
         print(report.table(results))
         if args.json:
