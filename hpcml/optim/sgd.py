@@ -35,6 +35,7 @@ def SGD(
     Sources: Polyak 1964; Sutskever, Martens, Dahl, Hinton 2013, whose velocity carries η where this one, like
     torch.optim.SGD, does not. The order of operations is torch's.
 
+    >>> import numpy as np
     >>> theta = [np.array([1.0, 2.0])]
     >>> opt = SGD(theta, lr=0.5, momentum=0.9)
     >>> opt.step([np.array([1.0, 0.0])])
