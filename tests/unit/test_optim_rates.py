@@ -17,9 +17,7 @@ def test_a_law_warms_up_linearly_and_never_rises_again(law, warmup):
         assert values[:warmup] == [(step + 1) / warmup for step in range(warmup)]
         assert values[peak] == 1
         assert values[peak:] == sorted(values[peak:], reverse=True)
-    assert law(STEPS + 5, STEPS, warmup=warmup) <= values[-1] + 1e-15, (
-        "past the end a law stays where it ended"
-    )
+    assert law(STEPS + 5, STEPS, warmup=warmup) <= values[-1] + 1e-15, "past the end a law stays where it ended"
 
 
 def test_constant_stays():
