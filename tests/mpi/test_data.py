@@ -16,6 +16,7 @@ from mpi4py import MPI
 from hpcml import collectives as hc
 from hpcml.data import share as share_module
 from hpcml.data.encoding import Encoding, fit_encoding
+from hpcml.data.parts import load_parts
 from hpcml.data.share import share
 from hpcml.data.source import read
 from hpcml.data.split import split_rows
@@ -114,7 +115,7 @@ def test_fewer_rows_than_ranks(folder):
 )
 def test_labels_are_alike_on_all_ranks(folder, labels, expected):
     found = read(write(folder / "d", "".join(f"{i},{y}\n" for i, y in enumerate(labels))), Options(), comm).labels
-    assert len(set(comm.allgather(found.dtype))) == 1
+    assert set(comm.allgather(found.dtype)) == {np.array(expected).dtype}
     assert np.concatenate(comm.allgather(found)).tolist() == expected
 
 
@@ -248,6 +249,14 @@ def test_idx(folder, pack):
         read(images, Options(), comm)
 
 
+def test_idx_of_numbers_of_two_bytes(folder):
+    values = np.arange(-12, 12, dtype=np.int16).reshape(8, 3)
+    labels = write(folder / "y", struct.pack(">4BI", 0, 0, 8, 1, 8) + bytes([0, 1] * 4))
+    rows = write(folder / "x", struct.pack(">4B2I", 0, 0, 11, 2, 8, 3) + values.astype(">i2").tobytes())
+    table = read(rows, Options(labels=labels), comm)
+    assert np.array_equal(whole(table)[0], values) and table.numbers.dtype == np.dtype(np.int16)
+
+
 @pytest.mark.parametrize("name, rows, features", [("digits", 1797, 64), ("iris", 150, 4)])
 def test_named(name, rows, features):
     datasets = pytest.importorskip("sklearn.datasets")
@@ -308,6 +317,16 @@ def test_rank_without_rows_encodes_to_no_rows():
     assert encoding.encode(alone).shape == (len(alone), 4)
     numbers = comm.bcast(table.numbers, root=comm.size - 1)
     assert np.allclose(encoding.mean, numbers.mean(0), rtol=1e-14)
+
+
+def test_parts_are_encoded_by_what_the_training_rows_show():
+    pytest.importorskip("sklearn")
+    parts = load_parts("iris", Options(), comm, seed=0, validation=0.1, test=0.2)
+    assert [part.total for part in (parts.training, parts.validation, parts.test)] == [105, 15, 30]
+    training = np.concatenate(comm.allgather(parts.training.X))
+    # float32 of magnitude 1, 105 of them averaged.
+    assert np.abs(training.mean(0)).max() < 1e-6 and np.abs(training.std(0) - 1).max() < 1e-6
+    assert np.abs(np.concatenate(comm.allgather(parts.test.X)).mean(0)).max() > 1e-3
 
 
 LABELS = np.array([0] * 60 + [7] * 61 + [3] * 29)  # sorted by class, as some files are
