@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
+
+from hpcml.data.table import DataError
 
 # What the fields of a block take as Python strings should stay in the cache: with 4 MiB, a file of strings
 # and numbers takes three times as long to parse.
@@ -18,9 +22,17 @@ def share(total: int, rank: int, size: int) -> tuple[int, int]:
     return total * rank // size, total * (rank + 1) // size
 
 
-def open_bytes(path: str) -> IO[bytes]:
-    """The file's bytes, decompressed where it is gzip (by its first two bytes, whatever its name)."""
-    return gzip.open(path, "rb") if _is_gzip(path) else open(path, "rb")  # type: ignore[return-value]
+@contextmanager
+def open_bytes(path: str) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed where it is gzip (by its first two bytes, whatever its name).
+
+    Raises DataError, also within the block, for gzip data that are damaged or end too soon.
+    """
+    with gzip.open(path, "rb") if _is_gzip(path) else open(path, "rb") as file:
+        try:
+            yield file  # type: ignore[misc]
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{path}: the gzip file is damaged or not complete: {error}") from None
 
 
 def _is_gzip(path: str) -> bool:

@@ -149,6 +149,13 @@ def test_bad_files_give_one_error_on_every_rank(folder, blocks, text, options, s
         read(path, Options(**options), comm)
 
 
+def test_a_gzip_file_that_is_not_complete(folder, blocks):
+    random = np.random.default_rng(0).normal(size=20_000)
+    packed = gzip.compress("".join(f"{x},{y}\n" for x, y in random.reshape(-1, 2).tolist()).encode())
+    with same_error("cut.csv.gz", "damaged or not complete"):
+        read(write(folder / "cut.csv.gz", packed[: len(packed) // 2]), Options(), comm)
+
+
 def test_missing_file_and_folder(folder):
     with same_error("no data file", "digits"):
         read(str(folder / "absent"), Options(), comm)
