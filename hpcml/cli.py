@@ -106,8 +106,7 @@ def _first_ending(ending: Ending | None, launch: Launch) -> Ending | None:
 
 
 def _wait_for_all() -> None:
-    """Until rank 0 has printed: a launcher ends all ranks as soon as one leaves with a status other than
-    0."""
+    """Until rank 0 has printed: a launcher ends all ranks as soon as one leaves with another status than 0."""
     from mpi4py import MPI
 
     MPI.COMM_WORLD.barrier()

@@ -12,7 +12,6 @@ from hpcml.commands.reading import add_reading_arguments, options_of
 from hpcml.commands.settings import add_data_arguments, add_model_arguments, add_output_arguments, build_model
 
 if TYPE_CHECKING:
-
     from hpcml.data.parts import Parts
 
 HELP = "train a classifier on a data set, over all ranks"
@@ -85,7 +84,7 @@ def configuration(args: argparse.Namespace, model, parts: Parts, world: dict) ->
     """What it takes to do the run again."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "arguments": {name: value for name, value in vars(args).items() if name != "run"},
+        "arguments": vars(args),
         "model": {name: value for name, value in model.get_params().items() if name != "comm"},
         "data": {
             "training_rows": parts.training.total,
