@@ -1,5 +1,4 @@
-"""The command line: finds the command, and sees to it that every rank ends alike and a message is printed
-once."""
+"""The command line: finds the command, and sees to it that every rank ends alike and a message is printed once."""
 
 from __future__ import annotations
 

@@ -121,17 +121,13 @@ def closing(summary: dict, path: Path, ranks: int) -> str:
     """The closing lines: accuracy, time, communication, and where everything is."""
     rows = []
     if summary["test_accuracy"] is not None:
-        rows.append(
-            ("test accuracy", f"{summary['test_accuracy']:.4f} on {summary['test_rows']:,} held-out rows")
-        )
+        rows.append(("test accuracy", f"{summary['test_accuracy']:.4f} on {summary['test_rows']:,} held-out rows"))
     if summary["validation_accuracy"] is not None:
         rows.append(("validation accuracy", f"{summary['validation_accuracy']:.4f}"))
     seconds, communication = summary["training_seconds"], summary["communication_seconds"]
     share = f" ({communication / seconds:.0%})" if seconds > 0 else ""
     world = f"{ranks} rank{'s' * (ranks > 1)}"
-    rows.append(
-        ("training time", f"{seconds:.2f} s on {world}, after {summary['reading_seconds']:.2f} s of reading")
-    )
+    rows.append(("training time", f"{seconds:.2f} s on {world}, after {summary['reading_seconds']:.2f} s of reading"))
     rows.append(("communication", f"{communication:.2f} s{share}"))
     rows.append(("run directory", str(path)))
     return "\n".join(f"{name:20}{text}" for name, text in rows)

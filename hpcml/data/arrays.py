@@ -76,16 +76,12 @@ def open_arrays(path: str, options: Options) -> tuple[tuple[int, int], Rows, Row
             held = [name.removesuffix(".npy") for name in archive.namelist()]
         features = next((name for name in FEATURE_NAMES if name in held), None)
         if features is None:
-            raise DataError(
-                f"{path}: holds the arrays {', '.join(held)}; an array X of features was expected"
-            )
+            raise DataError(f"{path}: holds the arrays {', '.join(held)}; an array X of features was expected")
         shape, rows = open_member(path, features, "biuf")
         wanted = LABEL_NAMES if options.target is None else (options.target,)
         labels = next((name for name in wanted if name in held), None)
         if options.target is not None and labels is None:
-            raise DataError(
-                f"{path}: there is no target array {options.target!r}; it holds {', '.join(held)}"
-            )
+            raise DataError(f"{path}: there is no target array {options.target!r}; it holds {', '.join(held)}")
         label_file = open_member(path, labels, "biufUS") if labels is not None else None
     else:
         shape, rows = open_npy(path, "biuf")
@@ -94,9 +90,7 @@ def open_arrays(path: str, options: Options) -> tuple[tuple[int, int], Rows, Row
     if len(shape) < 2:
         raise DataError(f"{path}: the features have shape {shape}; (rows, features) was expected")
     if label_file is not None and label_file[0] != shape[:1]:
-        raise DataError(
-            f"{path}: the labels have shape {label_file[0]}; {shape[:1]}, one per row, was expected"
-        )
+        raise DataError(f"{path}: the labels have shape {label_file[0]}; {shape[:1]}, one per row, was expected")
     width = int(np.prod(shape[1:]))
 
     def flat(start: int, stop: int) -> np.ndarray:
@@ -181,9 +175,7 @@ def _target(path: str, options: Options, width: int, trained: Schema | None) -> 
         return trained.target
     given = "-1" if options.target is None else options.target
     if not given.lstrip("-").isdigit() or not -width <= int(given) < width:
-        raise DataError(
-            f"{path}: there is no target column {given!r}; the file has the columns 0 to {width - 1}"
-        )
+        raise DataError(f"{path}: there is no target column {given!r}; the file has the columns 0 to {width - 1}")
     return int(given) % width
 
 

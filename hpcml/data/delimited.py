@@ -129,8 +129,7 @@ class Block:
         return [row.split(delimiter, field + 1)[field].strip() for row in rows]
 
     def columns(self) -> list[tuple[str, ...]]:
-        """The fields, column by column. Raises DataError for a line with too few or too many, or an open
-        quote."""
+        """The fields, column by column. Raises DataError for a line with too few or too many, or an open quote."""
         rows = self._rows()
         if not {len(row) for row in rows} <= {0, self.layout.width}:
             for i, row in enumerate(rows):
@@ -141,8 +140,7 @@ class Block:
         return list(zip(*kept, strict=True)) if kept else [()] * self.layout.width
 
     def _rows(self) -> list[list[str]]:
-        """The fields of every line, none for a blank one. Without quotes a plain split does, in half the
-        time."""
+        """The fields of every line, none for a blank one. Without quotes a plain split does, in half the time."""
         delimiter = self.layout.delimiter
         if not self.quotes:
             return [line.split(delimiter) if line and not line.isspace() else [] for line in self.lines]
@@ -155,8 +153,7 @@ class Block:
         return rows
 
     def numbers(self, columns: list[tuple[str, ...]]) -> np.ndarray:
-        """The columns of numbers, (rows, number columns) float64. Raises DataError at the first field that is
-        none."""
+        """The columns of numbers, (rows, number columns) float64. Raises DataError at the first field that is none."""
         fields = self.layout.number_fields
         matrix = np.empty((len(columns[0]), len(fields)))
         for j, field in enumerate(fields):

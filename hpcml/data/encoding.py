@@ -35,8 +35,7 @@ class Encoding:
         return len(self.mean) + sum(map(len, self.categories))
 
     def encode(self, table: Table, dtype: str = "float32") -> np.ndarray:
-        """(rows, width) of the given dtype: first the numbers, then the categories, columns in the table's
-        order."""
+        """(rows, width) of the given dtype: first the numbers, then the categories, columns in the table's order."""
         encoded = np.zeros((len(table), self.width), dtype)
         for rows in _chunks(len(table)):
             encoded[rows, : len(self.mean)] = (table.numbers[rows] - self.mean) / self.deviation
@@ -81,11 +80,8 @@ def fit_encoding(table: Table, comm: MPI.Comm, scale: str | None = None) -> Enco
     return Encoding(table.schema, mean, deviation, tuple(tuple(sorted(found)) for found in union))
 
 
-def _column_means(
-    numbers: np.ndarray, about: np.ndarray, power: int, comm: MPI.Comm, whole: bool
-) -> np.ndarray:
-    """The mean over all ranks' rows of ``(numbers - about) ** power``, (columns,) float64; whole: over
-    columns too."""
+def _column_means(numbers: np.ndarray, about: np.ndarray, power: int, comm: MPI.Comm, whole: bool) -> np.ndarray:
+    """The mean over all ranks' rows of ``(numbers - about) ** power``, (columns,) float64; whole: over columns too."""
     sums = np.zeros(len(about) + 1)
     for rows in _chunks(len(numbers)):
         sums[:-1] += ((numbers[rows] - about) ** power).sum(axis=0, dtype=np.float64)

@@ -49,9 +49,7 @@ def read_idx(path: str, options: Options, comm: MPI.Comm, trained: Schema | None
         if beside is not None:
             counted = read_header(beside)[1]
             if counted != shape[:1]:
-                raise DataError(
-                    f"{beside}: holds an array of shape {counted}, expected {shape[:1]}, one per image"
-                )
+                raise DataError(f"{beside}: holds an array of shape {counted}, expected {shape[:1]}, one per image")
             labels = number_labels(read_rows(beside, start, stop))
     if shape[0] == 0:
         raise hc.CollectiveError(f"{path}: the file holds no row")
@@ -71,16 +69,13 @@ def read_idx(path: str, options: Options, comm: MPI.Comm, trained: Schema | None
 
 
 def labels_beside(path: str) -> str | None:
-    """The labels file that belongs to an images file by MNIST's naming, compressed or not; None if there is
-    none."""
+    """The labels file that belongs to an images file by MNIST's naming, compressed or not; None if there is none."""
     folder, name = os.path.split(path)
     if "images" not in name:
         return None
     name = name.replace("images", "labels").replace("idx3", "idx1").replace("idx4", "idx1")
     plain = os.path.join(folder, name.removesuffix(".gz"))
-    return next(
-        (found for found in (os.path.join(folder, name), plain, plain + ".gz") if os.path.isfile(found)), None
-    )
+    return next((found for found in (os.path.join(folder, name), plain, plain + ".gz") if os.path.isfile(found)), None)
 
 
 def read_header(path: str) -> tuple[np.dtype, tuple[int, ...], int]:
@@ -88,9 +83,7 @@ def read_header(path: str) -> tuple[np.dtype, tuple[int, ...], int]:
     with open_bytes(path) as file:
         head = file.read(4)
         if not is_idx(head):
-            raise DataError(
-                f"{path}: not an idx file: begins with {head!r}, expected two zero bytes, type, dimensions"
-            )
+            raise DataError(f"{path}: not an idx file: begins with {head!r}, expected two zero bytes, type, dimensions")
         shape = np.frombuffer(file.read(4 * head[3]), ">u4")
         if len(shape) != head[3]:
             raise DataError(f"{path}: ends within its header")
@@ -105,11 +98,5 @@ def read_rows(path: str, start: int, stop: int) -> np.ndarray:
         file.seek(begin + start * row_nbytes)
         data = file.read((stop - start) * row_nbytes)
     if len(data) != (stop - start) * row_nbytes:
-        raise DataError(
-            f"{path}: ends after row {start + len(data) // row_nbytes}; its header promises {shape[0]}"
-        )
-    return (
-        np.frombuffer(data, dtype)
-        .reshape(stop - start, *shape[1:])
-        .astype(dtype.newbyteorder("="), copy=False)
-    )
+        raise DataError(f"{path}: ends after row {start + len(data) // row_nbytes}; its header promises {shape[0]}")
+    return np.frombuffer(data, dtype).reshape(stop - start, *shape[1:]).astype(dtype.newbyteorder("="), copy=False)

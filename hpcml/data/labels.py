@@ -1,5 +1,4 @@
-"""Labels, from what the files hold to what an estimator is given: int64 numbers or strings, alike on all
-ranks."""
+"""Labels, from what the files hold to what an estimator is given: int64 numbers or strings, alike on all ranks."""
 
 from __future__ import annotations
 

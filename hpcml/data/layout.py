@@ -36,9 +36,7 @@ class Layout:
 
     @property
     def number_fields(self) -> list[int]:
-        return [
-            field for field, column in zip(self.fields, self.schema.columns, strict=True) if not column.words
-        ]
+        return [field for field, column in zip(self.fields, self.schema.columns, strict=True) if not column.words]
 
     @property
     def word_fields(self) -> list[int]:
@@ -46,8 +44,7 @@ class Layout:
 
 
 def is_number(field: str) -> bool:
-    """Whether a field is written as a number. Python also reads "1_000" as one, which no data file means
-    so."""
+    """Whether a field is written as a number. Python also reads "1_000" as one, which no data file means so."""
     try:
         float(field)
     except ValueError:
@@ -98,9 +95,7 @@ class Found:
         if column.lstrip("-").isdigit() and -len(self.names) <= int(column) < len(self.names):
             return int(column) % len(self.names)
         listed = ", ".join(self.names) if self.named else f"0 to {len(self.names) - 1} (there is no header)"
-        raise DataError(
-            f"{self.path}: there is no {role} column {column!r}; the file has the columns {listed}"
-        )
+        raise DataError(f"{self.path}: there is no {role} column {column!r}; the file has the columns {listed}")
 
     def has_words(self, position: int) -> bool:
         """Whether fewer than half of the present fields of a column, in these rows, are numbers."""
@@ -136,8 +131,7 @@ def decode(path: str, offset: int, block: bytes) -> list[str]:
 
 
 def _sniff_delimiter(lines: list[str]) -> str:
-    """The delimiter by which most lines have the same number of fields, above one; on a tie, the most
-    fields."""
+    """The delimiter by which most lines have the same number of fields, above one; on a tie, the most fields."""
 
     def agreement(delimiter: str) -> tuple[int, int]:
         counts = Counter(map(len, split(lines[:100], delimiter)))
@@ -180,9 +174,7 @@ def _choose_columns(found: Found, options: Options) -> tuple[tuple[int, ...], in
     return fields, target, schema
 
 
-def _match_columns(
-    found: Found, options: Options, trained: Schema
-) -> tuple[tuple[int, ...], int | None, Schema]:
+def _match_columns(found: Found, options: Options, trained: Schema) -> tuple[tuple[int, ...], int | None, Schema]:
     """The columns that the model was trained on, in their order; the label's column if the file has it."""
     target = None if options.target is None else found.position(options.target, "target")
     if not (found.named and trained.named):

@@ -20,8 +20,7 @@ ROW = re.compile(rb"\s*[^\s:]+(\s+\d+:[^\s:]+)*\s*")
 
 
 def is_libsvm(head: bytes) -> bool:
-    """Whether the beginning of a file is LIBSVM text: its lines are rows of it, and one at least has a
-    feature."""
+    """Whether the beginning of a file is LIBSVM text: its lines are rows of it, and one at least has a feature."""
     lines = [line.split(b"#")[0] for line in head.split(b"\n")[:20]]
     lines = [line for line in lines if line.strip()]
     return any(b":" in line for line in lines) and all(ROW.fullmatch(line) for line in lines)
@@ -52,8 +51,7 @@ def read_libsvm(path: str, comm: MPI.Comm, trained: Schema | None = None) -> Tab
     base, width = trained.first_index, len(trained.columns)
     if lowest < base or highest - base >= width:
         raise hc.CollectiveError(
-            f"{path}: has feature indices up to {highest}; the model knows {width}, "
-            f"from {base} to {base + width - 1}"
+            f"{path}: has feature indices up to {highest}; the model knows {width}, from {base} to {base + width - 1}"
         )
     with hc.all_or_none(comm):
         numbers = _dense(path, counts, indices - base, values, width)
@@ -70,8 +68,7 @@ def read_libsvm(path: str, comm: MPI.Comm, trained: Schema | None = None) -> Tab
 
 def read_lines(path: str, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The lines that begin in the bytes [start, stop): labels (rows,), features per row (rows,), and the
-    indices (int64) and values (float64) of all features, row after row. Raises DataError with file and
-    line."""
+    indices (int64) and values (float64) of all features, row after row. Raises DataError with file and line."""
     parts = [(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     for offset, block in line_blocks(path, start, stop):
         lines = block.split(b"\n")

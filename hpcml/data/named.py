@@ -21,14 +21,10 @@ def read_named(name: str, comm: MPI.Comm, trained: Schema | None = None) -> Tabl
         try:
             from sklearn import datasets
         except ImportError:
-            raise DataError(
-                f"the data set {name!r} comes with scikit-learn: pip install 'hpcml[train]'"
-            ) from None
+            raise DataError(f"the data set {name!r} comes with scikit-learn: pip install 'hpcml[train]'") from None
         bunch = getattr(datasets, f"load_{name}")()
         if trained is not None and len(trained.columns) != bunch.data.shape[1]:
-            raise DataError(
-                f"{name} has {bunch.data.shape[1]} features, the model expects {len(trained.columns)}"
-            )
+            raise DataError(f"{name} has {bunch.data.shape[1]} features, the model expects {len(trained.columns)}")
     start, stop = share(len(bunch.data), comm.rank, comm.size)
     columns = tuple(Column(str(feature)) for feature in bunch.feature_names)
     return Table(

@@ -16,8 +16,7 @@ from hpcml.data.table import Options, Table
 
 
 class Part(NamedTuple):
-    """Rows of this rank: X (rows, features) float32, y (rows,) labels. total: how many rows all ranks
-    have."""
+    """Rows of this rank: X (rows, features) float32, y (rows,) labels. total: how many rows all ranks have."""
 
     X: np.ndarray
     y: np.ndarray

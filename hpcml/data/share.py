@@ -71,8 +71,7 @@ def line_blocks(path: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]
 
 
 def line_number(path: str, offset: int) -> int:
-    """The number, from 1, of the line that begins at byte `offset`. Reads the file up to there: for errors
-    only."""
+    """The number, from 1, of the line that begins at byte `offset`. Reads the file up to there: for errors only."""
     number, left = 1, offset
     with open_bytes(path) as file:
         while left > 0 and (block := file.read(min(BLOCK_NBYTES, left))):

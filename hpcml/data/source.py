@@ -49,9 +49,7 @@ def detect(path: str) -> str:
         with open_bytes(path) as file:
             head = file.read(64 << 10)
     except FileNotFoundError:
-        raise DataError(
-            f"no data file {path!r}; a path, or one of {', '.join(NAMES)}, was expected"
-        ) from None
+        raise DataError(f"no data file {path!r}; a path, or one of {', '.join(NAMES)}, was expected") from None
     except (OSError, EOFError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
     if not head.strip():

@@ -1,5 +1,4 @@
-"""Training, validation and test rows: the same ones for a seed on any number of ranks, each class in its
-share."""
+"""Training, validation and test rows: the same ones for a seed on any number of ranks, each class in its share."""
 
 from __future__ import annotations
 

@@ -13,8 +13,7 @@ class DataError(ValueError):
 
 
 class Column(NamedTuple):
-    """One feature of a data set. ``words`` tells a column of strings (one-hot encoded) from one of
-    numbers."""
+    """One feature of a data set. ``words`` tells a column of strings (one-hot encoded) from one of numbers."""
 
     name: str
     words: bool = False
@@ -85,8 +84,7 @@ class Table:
         return len(self.numbers)
 
     def take(self, rows: np.ndarray) -> Table:
-        """The given rows (numbered from 0 on this rank) as a table; `first` and `total` stay those of the
-        whole."""
+        """The given rows (numbered from 0 on this rank) as a table; `first` and `total` stay those of the whole."""
         return replace(
             self,
             numbers=self.numbers[rows],
@@ -97,8 +95,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Options:
-    """How a file is to be read where it does not say so itself. Columns are given by name or number (from
-    0)."""
+    """How a file is to be read where it does not say so itself. Columns are given by name or number (from 0)."""
 
     target: str | None = None
     labels: str | None = None

@@ -1,5 +1,4 @@
-"""The run directory: made when training begins, never one that is there already, gone if nothing came of
-it."""
+"""The run directory: made when training begins, never one that is there already, gone if nothing came of it."""
 
 from __future__ import annotations
 
@@ -66,8 +65,7 @@ def _make(path: Path) -> Path:
 
 
 def _make_numbered(label: str) -> Path:
-    """``runs/2026-01-31-mlp-digits``, ``…-2``, ``…-3``; mkdir decides, so two runs that start at once
-    differ."""
+    """``runs/2026-01-31-mlp-digits``, ``…-2``, ``…-3``; mkdir decides, so two runs that start at once differ."""
     stem = f"{time.strftime('%Y-%m-%d')}-{label}"
     number = 1
     while True:

@@ -1,5 +1,4 @@
-"""Reading on several ranks: together they hold the file's rows, each once and in order, or all raise the same
-error."""
+"""Reading on several ranks: together they hold the file's rows, each once and in order, or all raise the same error."""
 
 import csv
 import gzip

@@ -82,7 +82,10 @@ def test_bad_input_ends_the_job_with_one_message(folder):
 
 @pytest.mark.parametrize(
     "settings, said",
-    [({"LAUNCHER": "rsh"}, "expected auto, srun or mpiexec"), ({"VENV": "/absent"}, "VENV=/absent holds no bin/python")],
+    [
+        ({"LAUNCHER": "rsh"}, "expected auto, srun or mpiexec"),
+        ({"VENV": "/absent"}, "VENV=/absent holds no bin/python"),
+    ],
 )
 def test_wrong_settings_are_told(folder, settings, said):
     status, printed = submit(folder, **settings)
