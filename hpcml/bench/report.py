@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcml.bench.measure import NATIVE, NOTHING, Results, bus_factor
+from hpcml.bench.measure import AUTO, NATIVE, NOTHING, Results, bus_factor
 
 
 def progress() -> Callable[[str], None]:
@@ -36,11 +36,22 @@ def table(results: Results) -> str:
                 f"{nbytes:>10}  {name:<20}{_microseconds(median)}{_microseconds(low)}{_microseconds(high)}"
                 + (f"{bus:>10.2f}{ratio(results, nbytes, name):>10.2f}" if name != NOTHING else "")
             )
+    lines.append(_best(results))
     lines.append(
         "native: the raw mpi4py call. auto: the public function. nothing: an empty call. Others: started plans."
     )
     lines.append("Medians and quartiles of batch means, slowest rank, in microseconds.")
     return "\n".join(lines)
+
+
+def _best(results: Results) -> str:
+    """The fastest of our algorithms for each size."""
+    ours = [name for name in results.names() if name not in (NATIVE, AUTO, NOTHING)]
+    parts = []
+    for nbytes in results.sizes():
+        _, fastest = min((ratio(results, nbytes, name), name) for name in ours)
+        parts.append(f"{_label(nbytes)} {fastest} {ratio(results, nbytes, fastest):.2f}")
+    return f"best of ours / native: {', '.join(parts)}"
 
 
 def ratio(results: Results, nbytes: int, name: str) -> float:

@@ -106,6 +106,7 @@ def _same_everywhere(
         if out is not None:
             check_out(out, x.shape, x.dtype)
         if binding is not None:
+            channel.enter(binding.said)
             return binding, x
         _check_root(root, channel)
         _check_algorithm(collective, algorithm)
@@ -114,7 +115,7 @@ def _same_everywhere(
     except (TypeError, ValueError) as caught:
         error = caught
     channel.agree(collective, said, error)
-    binding = Binding(channel, collective, algorithm, found, x.dtype, (x.size,), root)
+    binding = Binding(channel, collective, algorithm, found, x.dtype, (x.size,), root, said)
     if keep:
         channel.keep(key, binding)
     return binding, x
@@ -191,14 +192,17 @@ def scatter(channel: Channel, x: Any, algorithm: str, out: Any, root: int, keep:
 
 def barrier(channel: Channel, algorithm: str) -> Arrangement:
     key = ("barrier", algorithm)
+    said = f"barrier({_options(algorithm=algorithm)})"
     binding = channel.find(key)
-    if binding is None:
+    if binding is not None:
+        channel.enter(said)
+    else:
         error: Exception | None = None
         try:
             _check_algorithm("barrier", algorithm)
         except ValueError as caught:
             error = caught
-        channel.agree("barrier", f"barrier({_options(algorithm=algorithm)})", error)
+        channel.agree("barrier", said, error)
         blocks = (0,) * channel.size
         binding = Binding(channel, "barrier", algorithm, None, np.dtype(np.uint8), blocks)
         channel.keep(key, binding)

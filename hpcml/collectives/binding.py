@@ -26,7 +26,7 @@ class Binding:
     """One collective on one communicator, for one data type and size.
 
     counts: items of each rank's part for `PARTS`, else ``(n,)``. algorithm: a name from `algorithms`, or ``"auto"``.
-    Collective: ranks make their bindings in the same order.
+    said: the call in words, the same on every rank. Collective: ranks make their bindings in the same order.
     """
 
     def __init__(
@@ -38,7 +38,9 @@ class Binding:
         dtype: np.dtype,
         counts: tuple[int, ...],
         root: int = 0,
+        said: str = "",
     ):
+        self.said = said
         self._channel, self._collective, self._op, self._dtype = channel, collective, op, dtype
         self._counts, self._root = counts, root
         self.nbytes = sum(counts) * dtype.itemsize

@@ -16,10 +16,13 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives.errors import ArgumentError, MismatchError, abort_on_uncaught, ranks_phrase
+from hpcml.collectives.stall import Alarms
 
 KEPT = 256  # bindings kept per communicator; the one unused for longest goes first
 KEPT_BYTES = 1 << 30  # and the bytes of the arrays they are for, as their scratch memory is of that order
 TAGS = 16384  # tags used in turn, half of what MPI guarantees there to be
+REMEMBERED = 64  # calls whose description is kept
+LISTEN = 1024  # calls between two looks for alarms of others, on a rank that never waits for long itself
 
 
 class Channel:
@@ -31,11 +34,38 @@ class Channel:
         self.comm = comm.Dup()
         self.comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size = comm.rank, comm.size
+        self.number = 0  # of calls entered
+        self.alarms = Alarms(self)
+        self._calls: list[tuple[int, str]] = [(0, "")] * REMEMBERED
+        self._parent = comm
+        self._abandoned = False
         self.bindings: OrderedDict[Hashable, Any] = OrderedDict()
         self._kept_bytes = 0
         self._tags = 0
         if MPI.COMM_WORLD.size > 1:
             abort_on_uncaught()
+
+    def enter(self, call: str) -> None:
+        """Count a call, and remember what it was; every rank enters the same calls in the same order."""
+        self.number = number = self.number + 1
+        self._calls[number % REMEMBERED] = number, call
+        if not number % LISTEN:
+            self.alarms.hear()
+
+    def call_numbered(self, number: int) -> str | None:
+        """What the call of that number was, if it is one of the last; None otherwise."""
+        known, call = self._calls[number % REMEMBERED]
+        return call if known == number else None
+
+    def abandon(self) -> None:
+        """Leave this channel, which has messages in it that nobody will take; the next call makes another."""
+        self._abandoned = True
+        self._parent.Delete_attr(_keyval())
+
+    def free(self) -> None:
+        self.bindings.clear()
+        if not self._abandoned:
+            self.comm.Free()
 
     def next_tag(self) -> int:
         """A tag for a new binding. Bindings are made in the same order on every rank, so it is the same on all."""
@@ -60,8 +90,9 @@ class Channel:
         """Check that every rank said the same and none has an error.
 
         Raises on every rank alike: `ArgumentError` where all have the same error, `MismatchError` with what each rank
-        said otherwise. Where all is well it costs one all-reduce of 40 bytes.
+        said otherwise. Where all is well it costs one all-reduce of 40 bytes. Enters the call.
         """
+        self.enter(said if error is None else f"{call}: {error}")
         text = said if error is None else str(error)
         digest = hashlib.blake2b(text.encode(), digest_size=14).digest()
         a, b = int.from_bytes(digest[:7], "little"), int.from_bytes(digest[7:], "little")
@@ -118,7 +149,6 @@ def channel_of(comm: MPI.Comm | None) -> Channel:
 @functools.cache
 def _keyval() -> int:
     def free(comm: MPI.Comm, keyval: int, channel: Channel) -> None:
-        channel.bindings.clear()
-        channel.comm.Free()
+        channel.free()
 
     return MPI.Comm.Create_keyval(delete_fn=free)

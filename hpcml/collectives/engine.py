@@ -55,7 +55,7 @@ from hpcml.collectives.table import (
 ) = range(19)
 STATE = BUFFERS + 3
 
-DONE, STALLED = 0, -1  # what `run` returns; an MPI error class otherwise
+DONE, STALLED = 0, -1  # what `run` returns; an MPI error code otherwise
 
 SPINS = 200  # polls before the processor is offered to others: other ranks may share it
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,14 @@ class ArgumentError(CollectiveError, ValueError, TypeError):
 
 
 class MismatchError(ArgumentError):
-    """The ranks called one collective with arguments that do not fit together."""
+    """The ranks called one collective with arguments that do not fit together, or different collectives.
+
+    ``in_flight``: it was found out when data were under way already.
+    """
+
+    def __init__(self, message: str, in_flight: bool = False):
+        super().__init__(message)
+        self.in_flight = in_flight
 
 
 class CommunicationError(RuntimeError):
@@ -107,6 +115,10 @@ def abort_on_uncaught() -> None:
         if issubclass(kind, CollectiveError):
             if rank == 0:
                 previous(kind, error, trace)
+            if getattr(error, "in_flight", False):  # MPI_Finalize might wait for messages that nobody will take
+                sys.stderr.flush()
+                time.sleep(rank and 1)  # rank 0 speaks first
+                MPI.COMM_WORLD.Abort(1)
             return
         print(f"hpcml: rank {rank} of {MPI.COMM_WORLD.size} ended by an uncaught exception:", file=sys.stderr)
         previous(kind, error, trace)

@@ -9,7 +9,7 @@ from mpi4py import MPI
 
 from hpcml.collectives import arrangement
 from hpcml.collectives.arrangement import Arrangement, OpLike
-from hpcml.collectives.channel import channel_of
+from hpcml.collectives.channel import Channel, channel_of
 
 
 class Plan:
@@ -18,8 +18,9 @@ class Plan:
     Every rank starts its plans in the same order. As a context manager it is closed at the end of the block.
     """
 
-    def __init__(self, arrangement: Arrangement):
-        self._arrangement = arrangement
+    def __init__(self, channel: Channel, collective: str, arrangement: Arrangement):
+        self._channel, self._arrangement = channel, arrangement
+        self._said = f"a plan of {arrangement.binding.said or collective}"
         self._program = arrangement.binding.program(arrangement.source is arrangement.target)
         self._program.bind(arrangement.source, arrangement.target)
         self._plain = arrangement.fresh is None and not arrangement.spread
@@ -32,6 +33,7 @@ class Plan:
         if self._started:
             raise RuntimeError("this plan was started and not waited for: call wait() before the next start()")
         self._started = True
+        self._channel.enter(self._said)
         if not self._plain:
             self._arrangement.refill()
         self._program.start()
@@ -94,4 +96,4 @@ def plan(
         raise ValueError(
             f"there is no plan for {collective!r}: expected allreduce, reduce, broadcast, scatter, gather or allgather"
         )
-    return Plan(made)
+    return Plan(channel, collective, made)

@@ -8,6 +8,8 @@ like the engine and is its oracle in the tests.
 from __future__ import annotations
 
 import functools
+import os
+from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 import numpy as np
@@ -17,7 +19,9 @@ from hpcml.collectives import table as t
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
 from hpcml.collectives.ops import Op, divide
+from hpcml.collectives.stall import Stall
 
+STALLED = -1  # what the engine returns where a message has not come yet
 LOOK_AROUND = 20_000  # polls of the engine between two looks at Python's signals: milliseconds
 
 
@@ -78,8 +82,10 @@ class Compiled:
         state[e.BUFFERS + t.SCRATCH] = self._scratch.ctypes.data
         self._input, self._output = e.BUFFERS + t.INPUT, e.BUFFERS + t.OUTPUT
         self._address = state.ctypes.data
-        self._run = e.run
-        self._comm = channel.comm
+        self._run: Callable[[int, int], int] = e.run
+        self._next = e.NEXT
+        self._channel = channel
+        self._number = 0  # of the call that it runs in
         self._pending = 0
         self._arrays: tuple = ()
 
@@ -90,13 +96,23 @@ class Compiled:
         state[self._output] = MPI.Get_address(target)
 
     def start(self) -> None:
+        self._number = self._channel.number
         self._pending = self._run(self._address, 0)
 
     def wait(self) -> None:
         pending = self._pending
+        if pending:
+            self._wait_long(pending)
+
+    def _wait_long(self, pending: int) -> None:
+        """Control comes back from the engine now and then, so that Ctrl-C is heard, and alarms of other ranks."""
+        stall: Stall | None = None
         try:
-            while pending == -1:  # engine.STALLED; control comes back here now and then, so that Ctrl-C is heard
+            while pending == STALLED:
                 pending = self._run(self._address, LOOK_AROUND)
+                if pending == STALLED:
+                    stall = stall or Stall(self._channel, self._number)
+                    stall.look_around(int(self._rows[self._state[self._next], t.PEER]))
         except BaseException:
             self._run = _refuse  # messages are under way: what comes next would meet them
             raise
@@ -105,13 +121,11 @@ class Compiled:
             self._fail(pending)
 
     def _fail(self, code: int) -> NoReturn:
-        from hpcml.collectives import engine as e
-
-        row = self._rows[self._state[e.NEXT]]
-        doing = {t.SEND: f"sending to rank {row[t.PEER]}", t.RECV: f"receiving from rank {row[t.PEER]}"}
+        row = self._rows[self._state[self._next]]
+        doing = {t.SEND: "sending to", t.RECV: "receiving from", t.WAIT: "waiting for"}[int(row[t.CODE])]
         raise CommunicationError(
-            f"rank {self._comm.rank} of {self._comm.size}: the MPI library failed while "
-            f"{doing.get(int(row[t.CODE]), 'waiting for a message')}: {MPI.Get_error_string(code)}"
+            f"rank {self._channel.rank} of {self._channel.size}: the MPI library failed while {doing} "
+            f"rank {row[t.PEER]}: {MPI.Get_error_string(code)}"
         )
 
 
@@ -123,6 +137,7 @@ class Walked:
     """Runs a table in Python."""
 
     def __init__(self, channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype):
+        self._channel = channel
         self._comm, self._tag, self._op, self._dtype, self._ranks = channel.comm, tag, op, dtype, channel.size
         self._rows = table.rows.tolist()
         self._requests = [MPI.REQUEST_NULL] * table.slots
@@ -150,13 +165,22 @@ class Walked:
         elif code == t.RECV:
             self._requests[slot] = self._comm.Irecv([self._bytes(dst, count), MPI.BYTE], peer, self._tag)
         elif code == t.WAIT:
-            self._requests[slot].Wait()
+            self._wait_for(self._requests[slot], peer)
         elif code == t.COPY:
             self._bytes(dst, count)[:] = self._bytes(a, count)
         elif code == t.FOLD:
             self._fold(self._items(dst, count), self._items(a, count), self._items(b, count))
         elif code == t.FINISH:
             divide(self._items(a, count), self._ranks, self._items(dst, count))
+
+    def _wait_for(self, request: MPI.Request, peer: int) -> None:
+        polls, stall = 0, None
+        while not request.Test():
+            os.sched_yield()
+            polls += 1
+            if not polls % LOOK_AROUND:
+                stall = stall or Stall(self._channel, self._channel.number)
+                stall.look_around(peer)
 
     def _fold(self, dst: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
         assert self._op is not None

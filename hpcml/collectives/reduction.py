@@ -54,6 +54,7 @@ def allreduce(
         if binding is not None and x.flags.c_contiguous:  # the short way for what is called again
             result = np.empty(x.shape, x.dtype) if out is None else out
             if out is None or _plainly_fits(x, out):
+                channel.enter(binding.said)
                 binding.run(x, result)
                 return result
     if structure.is_structure(x):

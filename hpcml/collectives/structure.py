@@ -82,6 +82,7 @@ def agree(channel: Channel, call: str, x: Any, out: Any = None) -> None:
     except (TypeError, ValueError) as caught:
         error = caught
     if error is None and channel.find(said) is not None:
+        channel.enter(said)
         return
     channel.agree(call, said, error)
     channel.keep(said, SEEN)

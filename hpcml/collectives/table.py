@@ -146,6 +146,7 @@ class _Lowering:
         self.rows: list[list[int]] = []
         self.free: list[int] = []
         self.slots = 0
+        self.peers: dict[int, int] = {}  # whom the request in a slot is about
         self.posted: deque[list[int]] = deque()  # slots of receives that are under way
         self.landings: deque[int] = deque()  # where each fold that is under way lands
         self.sends_out = 0  # sends emitted
@@ -237,11 +238,12 @@ class _Lowering:
             here = {"a" if code == SEND else "dst": Place(place.buffer, place.at + at)}
             self._row(code, peer=peer, slot=slot, count=min(nbytes - at, MESSAGE_BYTES), **here)
             slots.append(slot)
+            self.peers[slot] = peer
         return slots
 
     def _wait(self, slots: list[int]) -> None:
         for slot in slots:
-            self._row(WAIT, slot=slot)
+            self._row(WAIT, peer=self.peers[slot], slot=slot)
         self.free.extend(slots)
 
     def _copy(self, block: int, to: Place) -> None:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bytes",
         default="8:64M",
         metavar="LIST",
-        help="sizes of the whole array: 8,1K,4M, or a range of powers of four, 8:64M (the default)",
+        help="sizes of the whole array: 8,1K,4M, or a range in steps of four, 8:64M (the default)",
     )
     parser.add_argument("--algorithms", default="all", metavar="LIST", help="names, comma-separated (default: all)")
     parser.add_argument("--dtype", default="float32")

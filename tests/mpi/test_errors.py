@@ -102,3 +102,37 @@ def test_a_plan_of_something_unknown(comm):
     with pytest.raises(hc.ArgumentError, match="no algorithm 'star'"):
         hc.plan("allreduce", np.ones(1), algorithm="star")
     assert MPI.COMM_WORLD.size == comm.size
+
+
+@pytest.mark.parametrize("algorithm", ["recursive_doubling", "ring", "binomial"])
+def test_calls_that_were_made_before_and_now_differ(comm, algorithm):
+    """Both are bound, so nothing is checked before data move: the wait itself has to find it out."""
+    if comm.size == 1:
+        pytest.skip("one rank cannot disagree with itself")
+    own = comm.Dup()
+    calls = [
+        lambda: hc.allreduce(np.ones(3), algorithm=algorithm, comm=own),
+        lambda: hc.allreduce(np.ones(40_000), "max", algorithm=algorithm, comm=own),
+        lambda: hc.broadcast(np.ones(5), root=comm.size - 1, comm=own),
+    ]
+    for odd in (1, 2):
+        for call in calls:
+            call()
+        with pytest.raises(hc.MismatchError) as caught:
+            calls[odd]() if comm.rank == comm.size - 1 else calls[0]()
+            calls[1]()  # where a rank that needs nobody in the odd call (a broadcast's root) learns of it
+        assert caught.value.in_flight
+        assert f"rank {comm.size - 1}: {'broadcast' if odd == 2 else 'allreduce(float64[40000]'}" in str(caught.value)
+        comm.Barrier()
+        assert calls[0]()[0] == comm.size  # on a new channel
+    own.Free()
+
+
+def test_a_rank_that_comes_late_is_waited_for(comm):
+    import time
+
+    for _ in range(2):
+        if comm.rank == 0:
+            time.sleep(2.5)  # longer than the patience of the others, who then ask what is the matter
+        assert hc.allreduce(np.ones(7))[0] == comm.size
+        assert hc.allreduce(np.ones(7, "g"))[0] == comm.size

@@ -52,3 +52,20 @@ def test_all_ranks_fail_alike_and_one_says_so():
     ran = mpirun(ALL_RANKS_FAIL)
     assert ran.returncode != 0
     assert ran.stderr.count("ArgumentError: allreduce: unknown op 'median'") == 1
+
+
+CALLS_DIFFER_LATER = """
+import numpy as np
+from mpi4py import MPI
+from hpcml import collectives as hc
+for n in (3, 200_000):
+    hc.allreduce(np.ones(n))
+hc.allreduce(np.ones(200_000 if MPI.COMM_WORLD.rank else 3))
+"""
+
+
+@pytest.mark.skipif(not MPIEXEC.exists(), reason="no mpiexec beside this Python")
+def test_calls_that_differ_end_the_program():
+    ran = mpirun(CALLS_DIFFER_LATER)
+    assert ran.returncode != 0
+    assert "the ranks' calls do not fit together. rank 0: allreduce(float64[3], op='sum'" in ran.stderr
