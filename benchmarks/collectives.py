@@ -3,8 +3,8 @@
     make environments
     python3 benchmarks/collectives.py allreduce --ranks 2
 
-For each MPI: hpcml bench, which compares started plans of every algorithm, the public function and the raw mpi4py call in
-one run, taking turns. Results: a table (.txt), every timing with machine and versions (.json), a picture (.png).
+For each MPI: hpcml bench, which compares started plans of every algorithm, the public function and the raw mpi4py call
+in one run, taking turns. Results: a table (.txt), every timing with machine and versions (.json), a picture (.png).
 """
 
 from __future__ import annotations

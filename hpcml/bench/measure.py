@@ -15,10 +15,10 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
+from hpcml.collectives.ops import check_dtype, find
 
 BATCH_SECONDS = 2e-3
 NOTHING, NATIVE, AUTO = "nothing", "native", "auto"
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 @dataclass
@@ -55,27 +55,6 @@ def bus_factor(collective: str, ranks: int) -> float:
     return factors.get(collective, share) if ranks > 1 else 0.0
 
 
-def parse_sizes(text: str) -> list[int]:
-    """``"8,1K,4M"``, or ``"8:64M"``: its lower end, and the quarters of its upper end that are larger."""
-    if ":" in text:
-        low, _, high = text.partition(":")
-        first, size, sizes = _parse_size(low), _parse_size(high), []
-        while size > first:
-            sizes.append(size)
-            size //= 4
-        return [first, *reversed(sizes)]
-    return [_parse_size(part) for part in text.split(",")]
-
-
-def _parse_size(text: str) -> int:
-    number, unit = text.strip().upper().removesuffix("B"), ""
-    if number and number[-1] in UNITS:
-        number, unit = number[:-1], number[-1]
-    if not number.isdigit() or int(number) == 0:
-        raise ValueError(f"size {text!r}: expected a number of bytes such as 512, 64K, 4M or 1G")
-    return int(number) * UNITS[unit]
-
-
 def measure(
     collective: str,
     sizes: list[int],
@@ -89,11 +68,12 @@ def measure(
     """Time ``collective`` for each size in bytes. Called by every rank; times are those of the slowest rank."""
     comm = MPI.COMM_WORLD if comm is None else comm
     names = hc.algorithms(collective) if algorithms == "all" else algorithms.split(",")
-    unknown = set(names) - set(hc.algorithms(collective))
-    if unknown:
-        raise ValueError(
-            f"unknown algorithm {', '.join(sorted(unknown))}: {collective} has {', '.join(hc.algorithms(collective))}"
-        )
+    with hc.all_or_none(comm):
+        unknown = set(names) - set(hc.algorithms(collective))
+        if unknown:
+            known = ", ".join(hc.algorithms(collective))
+            raise ValueError(f"unknown algorithm {', '.join(sorted(unknown))}: {collective} has {known}")
+        check_dtype(find(op), np.dtype(dtype))
     names = [NATIVE, AUTO, *(n for n in names if n not in (NATIVE, AUTO)), NOTHING]
     results = Results(
         collective, dtype, op, comm.rank, comm.size, _nodes(comm), MPI.Get_library_version().split("\n")[0].strip("\0 ")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from hpcml.commands.numbers import byte_sizes, positive_count
+
 HELP = "time a collective: every algorithm against the MPI library's own"
 
 COLLECTIVES = ("allreduce", "reduce", "broadcast", "scatter", "gather", "allgather", "barrier")
@@ -13,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("collective", choices=COLLECTIVES)
     parser.add_argument(
         "--bytes",
+        type=byte_sizes,
         default="8:64M",
         metavar="LIST",
         help="sizes of the whole array: 8,1K,4M, or a range in steps of four, 8:64M (the default)",
@@ -20,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--algorithms", default="all", metavar="LIST", help="names, comma-separated (default: all)")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--op", default="sum")
-    parser.add_argument("--repeat", type=int, default=15, metavar="N", help="timings of each (default: 15)")
+    parser.add_argument("--repeat", type=positive_count, default=15, metavar="N", help="timings of each (default: 15)")
     parser.add_argument("--json", metavar="FILE", help="write every timing, with machine and versions, to FILE")
     parser.add_argument(
         "--plot", metavar="FILE", help="write a picture of times and bus bandwidth to FILE (PNG, SVG, PDF)"
@@ -28,11 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from hpcml import collectives as hc
     from hpcml.bench import measure, report
 
-    if args.repeat < 1:
-        raise ValueError(f"--repeat must be at least 1, not {args.repeat}")
-    sizes = measure.parse_sizes(args.bytes) if args.collective != "barrier" else [0]
+    with hc.all_or_none():  # before minutes are spent
+        for path in filter(None, (args.json, args.plot)):
+            if not Path(path).resolve().parent.is_dir():
+                raise FileNotFoundError(f"{path} cannot be written: there is no folder {Path(path).resolve().parent}")
+        if args.plot:
+            import matplotlib  # noqa: F401
+
+    sizes = args.bytes if args.collective != "barrier" else [0]
     results = measure.measure(
         args.collective, sizes, args.algorithms, args.dtype, args.op, args.repeat, report.progress()
     )

@@ -31,6 +31,27 @@ def layer_sizes(text: str) -> tuple[int, ...]:
     return tuple(positive_count(size) for size in text.split(","))
 
 
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def byte_sizes(text: str) -> list[int]:
+    """``8,1K,4M``, or ``8:64M``: its lower end, and the quarters of its upper end that are larger."""
+    if ":" not in text:
+        return [_byte_size(part) for part in text.split(",")]
+    low, _, high = text.partition(":")
+    first, size, sizes = _byte_size(low), _byte_size(high), []
+    while size > first:
+        sizes.append(size)
+        size //= 4
+    return [first, *reversed(sizes)]
+
+
+def _byte_size(text: str) -> int:
+    unit = UNITS.get(text[-1:].upper(), 1)
+    number = _int(text if unit == 1 else text[:-1])
+    return _checked(number, lambda value: value > 0, "a number of bytes such as 512, 64K, 4M or 1G", text) * unit
+
+
 def _checked(value, allowed, expected: str, text: str):
     if value is None or not allowed(value):
         raise argparse.ArgumentTypeError(f"found {text!r}, expected {expected}")

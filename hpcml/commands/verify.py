@@ -5,19 +5,24 @@ from __future__ import annotations
 import argparse
 from time import perf_counter
 
+from hpcml.commands.numbers import positive_count
+
 HELP = "prove that every collective algorithm is right, for any number of ranks (needs no MPI)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ranks", type=int, default=64, metavar="P", help="prove for 1 to P ranks (default: 64)")
+    parser.add_argument(
+        "--ranks", type=positive_count, default=64, metavar="P", help="prove for 1 to P ranks (default: 64)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    import mpi4py
+
+    mpi4py.rc.initialize = False  # nothing is sent; login nodes may not allow MPI_Init
     from hpcml.collectives.algorithms import CATALOGUE
     from hpcml.collectives.verify import ScheduleError, verify_catalogue
 
-    if args.ranks < 1:
-        raise ValueError(f"--ranks must be at least 1, not {args.ranks}")
     begin = perf_counter()
     proved = 0
     for algorithm in CATALOGUE:
