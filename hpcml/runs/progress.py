@@ -37,6 +37,7 @@ class Bar:
 
     def step(self, record: dict) -> None:
         self.pending += 1
+        self.bar.total = record["steps"] * self.epochs
         self.samples += record["samples"]
         now = time.perf_counter()
         seconds = now - self.shown_at
@@ -50,8 +51,6 @@ class Bar:
         self._show(record, record["loss"], record["samples_per_second"])
 
     def _show(self, record: dict, loss: float, rate: float) -> None:
-        if "steps" in record:
-            self.bar.total = record["steps"] * self.epochs
         self.bar.update(self.pending)
         self.pending = 0
         self.bar.set_description_str(f"epoch {record['epoch']}/{self.epochs}", refresh=False)
