@@ -28,7 +28,7 @@ class Bar:
         from tqdm import tqdm
 
         # Wide enough for the figures; no unit rate of tqdm's own, which would count steps.
-        form = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed} left {remaining} {postfix}"
+        form = "{desc} {percentage:3.0f}% |{bar:20}| {elapsed} left {remaining}{postfix}"
         self.bar = tqdm(total=0, file=stream, bar_format=form, dynamic_ncols=True)
         self.epochs = epochs
         self.accuracy: float | None = None
@@ -55,7 +55,7 @@ class Bar:
         self.pending = 0
         self.bar.set_description_str(f"epoch {record['epoch']}/{self.epochs}", refresh=False)
         accuracy = "" if self.accuracy is None else f"  accuracy {self.accuracy:.4f}"
-        self.bar.set_postfix_str(f" loss {loss:.4f}{accuracy}  {rate:,.0f} samples/s", refresh=True)
+        self.bar.set_postfix_str(f"loss {loss:.4f}{accuracy}  {rate:,.0f} samples/s", refresh=True)
 
     def close(self) -> None:
         self.bar.close()
