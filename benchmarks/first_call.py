@@ -1,4 +1,4 @@
-"""What the first call of a fresh process costs with a warm disk cache: import, compiled code from disk, first all-reduce.
+"""What the first call of a fresh process costs with a warm disk cache: import, compiled code, first all-reduce.
 
     make environments
     python3 benchmarks/first_call.py
