@@ -45,8 +45,15 @@ def one_rank(arguments: list[str]) -> int:
     rank, size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
     folder = [] if any(Path(a).exists() for a in arguments) else [str(HERE / "mpi")]
     options = ["-q", "--color=no", "-p", "no:cacheprovider", *folder, *arguments]
-    if rank == 0:
-        return pytest.main(options)
+    with tempfile.TemporaryDirectory() as folder:  # each rank its own: pytest's clean-up of a common one is a race
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = folder
+        return pytest.main(options) if rank == 0 else quietly(options, rank, size)
+
+
+def quietly(options: list[str], rank: int, size: int) -> int:
+    """Run pytest and show its report only where something failed."""
+    import pytest
+
     with tempfile.TemporaryFile("w+") as report:
         stdout = os.dup(1)
         os.dup2(report.fileno(), 1)
