@@ -14,7 +14,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import algorithms, ops
-from hpcml.collectives.arrays import as_array, check_out, describe, packed
+from hpcml.collectives.arrays import as_array, check_out, describe, new, packed
 from hpcml.collectives.binding import Binding
 from hpcml.collectives.channel import Channel
 
@@ -71,13 +71,13 @@ def arranged(binding: Binding, x: np.ndarray, out: np.ndarray | None, wanted: bo
     if not wanted:
         return Arrangement(binding, source, _NOTHING, None, fresh)
     if out is None:
-        result = np.empty(x.shape, x.dtype)
+        result = new(x.shape, x.dtype)
         return Arrangement(binding, source, result, result, fresh)
     if out is x:  # in place; on the packed copy where x is not contiguous
         return Arrangement(binding, source, source, out, fresh, spread=fresh is not None)
     if out.flags.c_contiguous and not np.may_share_memory(x, out):
         return Arrangement(binding, source, out, out, fresh)
-    return Arrangement(binding, source, np.empty(x.shape, x.dtype), out, fresh, spread=True)
+    return Arrangement(binding, source, new(x.shape, x.dtype), out, fresh, spread=True)
 
 
 def broadcast(channel: Channel, x: Any, algorithm: str, root: int, keep: Keep = True) -> Arrangement:
@@ -225,12 +225,12 @@ def _kept(
 
 def _into(binding, source, fresh, shape, out, dtype=None) -> Arrangement:
     if out is None:
-        target = np.empty(shape, source.dtype if dtype is None else dtype)
+        target = new(shape, source.dtype if dtype is None else dtype)
         return Arrangement(binding, source, target, target, fresh)
     check_out(out, shape, source.dtype if dtype is None else dtype)
     if out.flags.c_contiguous and not np.may_share_memory(source, out):
         return Arrangement(binding, source, out, out, fresh)
-    return Arrangement(binding, source, np.empty(shape, out.dtype), out, fresh, spread=True)
+    return Arrangement(binding, source, new(shape, out.dtype), out, fresh, spread=True)
 
 
 def _options(**options: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,24 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, name: str = "ou
 def describe(x: np.ndarray) -> str:
     """``float32[3, 4]``"""
     return f"{x.dtype}{list(x.shape)}"
+
+
+HUGE_PAGE = 2 << 20
+
+
+def new(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that is not initialised, as `numpy.empty`; a large one starts on the boundary of a huge page.
+
+    NumPy asks for huge pages from 4 MiB on, but where its memory starts anywhere half of them may be lost, and the
+    transports of MPI, which look up page after page, are up to twice as slow
+    (benchmarks/results/allreduce-openmpi-2.txt).
+    """
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < HUGE_PAGE:
+        return np.empty(shape, dtype)
+    memory = np.empty(nbytes + HUGE_PAGE, np.uint8)
+    start = -memory.ctypes.data % HUGE_PAGE
+    return memory[start : start + nbytes].view(dtype).reshape(shape)
 
 
 def packed(x: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ class Channel:
         self.rank, self.size = comm.rank, comm.size
         self.number = 0  # of calls entered
         self.alarms = Alarms(self)
-        self._calls: list[tuple[int, str]] = [(0, "")] * REMEMBERED
+        self._calls = [""] * REMEMBERED
         self._parent = comm
         self._abandoned = False
         self.bindings: OrderedDict[Hashable, Any] = OrderedDict()
@@ -48,14 +48,13 @@ class Channel:
     def enter(self, call: str) -> None:
         """Count a call, and remember what it was; every rank enters the same calls in the same order."""
         self.number = number = self.number + 1
-        self._calls[number % REMEMBERED] = number, call
+        self._calls[number % REMEMBERED] = call
         if not number % LISTEN:
             self.alarms.hear()
 
     def call_numbered(self, number: int) -> str | None:
         """What the call of that number was, if it is one of the last; None otherwise."""
-        known, call = self._calls[number % REMEMBERED]
-        return call if known == number else None
+        return self._calls[number % REMEMBERED] if 0 <= self.number - number < REMEMBERED else None
 
     def abandon(self) -> None:
         """Leave this channel, which has messages in it that nobody will take; the next call makes another."""

@@ -16,12 +16,14 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import table as t
+from hpcml.collectives.arrays import new
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
 from hpcml.collectives.ops import Op, divide
 from hpcml.collectives.stall import Stall
 
 STALLED = -1  # what the engine returns where a message has not come yet
+FIRST_LOOK = 64  # polls at the start: a microsecond or so, in which a short message has come and all is done
 LOOK_AROUND = 20_000  # polls of the engine between two looks at Python's signals: milliseconds
 
 
@@ -67,7 +69,7 @@ class Compiled:
         self._rows = table.rows
         self._requests = np.zeros(max(table.slots, 1) * MPI._sizeof(MPI.Request), np.uint8)
         self._status = np.zeros(8 + MPI._sizeof(MPI.Status), np.uint8)
-        self._scratch = np.empty(table.scratch, np.uint8)
+        self._scratch = new((table.scratch,), np.dtype(np.uint8))
         self._state = state = np.zeros(e.STATE, np.int64)
         state[e.ROWS], state[e.ROW_COUNT] = table.rows.ctypes.data, len(table.rows)
         state[e.REQUESTS], state[e.HANDLE_BYTES] = self._requests.ctypes.data, MPI._sizeof(MPI.Comm)
@@ -97,7 +99,7 @@ class Compiled:
 
     def start(self) -> None:
         self._number = self._channel.number
-        self._pending = self._run(self._address, 0)
+        self._pending = self._run(self._address, FIRST_LOOK)
 
     def wait(self) -> None:
         pending = self._pending

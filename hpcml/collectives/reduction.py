@@ -9,6 +9,7 @@ from mpi4py import MPI
 
 from hpcml.collectives import arrangement, ops, structure
 from hpcml.collectives.arrangement import OpLike
+from hpcml.collectives.arrays import new
 from hpcml.collectives.channel import Channel, channel_of
 
 
@@ -52,7 +53,7 @@ def allreduce(
     if type(x) is np.ndarray and type(op) is str and axis is None and not reproducible:
         binding = channel.find(("allreduce", algorithm, op, x.dtype, x.shape, 0))
         if binding is not None and x.flags.c_contiguous:  # the short way for what is called again
-            result = np.empty(x.shape, x.dtype) if out is None else out
+            result = new(x.shape, x.dtype) if out is None else out
             if out is None or _plainly_fits(x, out):
                 channel.enter(binding.said)
                 binding.run(x, result)

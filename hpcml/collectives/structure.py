@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcml.collectives.arrays import as_array, check_out, describe
+from hpcml.collectives.arrays import as_array, check_out, describe, new
 from hpcml.collectives.channel import Channel
 
 
@@ -49,7 +49,7 @@ def fused(x: Any, exchange: Callable[[np.ndarray], Any]) -> list[np.ndarray] | N
     pieces: list[Any] = [None] * len(arrays)
     for dtype in sorted({a.dtype for a in arrays}, key=str):
         members = [i for i, a in enumerate(arrays) if a.dtype == dtype]
-        flat = np.empty(sum(arrays[i].size for i in members), dtype)
+        flat = new((sum(arrays[i].size for i in members),), dtype)
         cuts = np.cumsum([arrays[i].size for i in members])[:-1]
         for i, piece in zip(members, np.split(flat, cuts), strict=True):
             piece.reshape(arrays[i].shape)[...] = arrays[i]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpcml.collectives.arrays import DEVICE, HOST, as_array, check_out, kind_of, packed
+from hpcml.collectives.arrays import DEVICE, HOST, HUGE_PAGE, as_array, check_out, kind_of, new, packed
 
 
 class OnDevice:
@@ -43,3 +43,13 @@ def test_packed_copies_only_where_it_must():
     x = np.arange(6.0).reshape(2, 3)
     assert packed(x) is x
     assert packed(x.T).flags.c_contiguous and (packed(x.T) == x.T).all()
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (5,), (3 << 20,), (1024, 1025)])
+def test_new_arrays_are_arrays_like_any(shape):
+    for dtype in ("f4", "c16", "?"):
+        x = new(shape, np.dtype(dtype))
+        assert x.shape == shape and x.dtype == np.dtype(dtype) and x.flags.carray
+        assert x.nbytes < HUGE_PAGE or x.ctypes.data % HUGE_PAGE == 0
+        x[...] = 1
+        assert x.all()
