@@ -14,7 +14,8 @@ def choose(collective: str, nbytes: int, size: int) -> str:
     if collective == "allreduce":
         if nbytes <= max(SMALL, (1 << 20) // size**2):
             return "recursive_doubling"
-        return "ring" if nbytes >= (64 << 10) * size else "rabenseifner"
+        halves_well = size & (size - 1) == 0  # Rabenseifner's extra steps for other sizes move all data twice
+        return "ring" if nbytes >= ((1 << 20) if halves_well else (64 << 10)) * size else "rabenseifner"
     if collective == "broadcast":
         if nbytes <= SMALL or size == 2:
             return "binomial"
