@@ -1,6 +1,7 @@
 # hpcml: everything a person does with a clone of it.
 #   make train     set up, and train a model on 4 MPI ranks
 #   make test      set up, and pass all tests, on Open MPI and on MPICH, then the checks
+#   make shell     print what a shell needs to use .venv and to start more MPI ranks than cores
 # Variables: PYTHON (python3), MPI (auto: the machine's mpiexec if there is one, else openmpi; or mpich), RANKS (4).
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ export PRTE_MCA_rmaps_default_mapping_policy ?= :oversubscribe
 export OMPI_MCA_rmaps_base_oversubscribe ?= 1
 export OMPI_MCA_mpi_yield_when_idle ?= 1
 
-.PHONY: train env test test-unit test-mpi test-slurm check verify bench clean environments
+.PHONY: train env test test-unit test-mpi test-slurm check verify bench shell clean environments
 
 train: env
 	.venv/bin/mpiexec -n $(RANKS) .venv/bin/hpcml train --model mlp --data digits
@@ -48,6 +49,11 @@ verify: env
 
 bench: env
 	.venv/bin/mpiexec -n 2 .venv/bin/hpcml bench allreduce
+
+# For a shell of your own: eval "$(make -s shell)"
+shell:
+	@echo 'export PATH="$(CURDIR)/.venv/bin:$$PATH"'
+	@env | grep -E '^(OMPI|PRTE)_' | sed 's/^/export /'
 
 clean:
 	rm -rf .venv .venv-openmpi .venv-mpich build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -126,8 +126,8 @@ def plot(results: Results, path: str) -> None:
     for axes, title in ((times, "time / native's time (lower is better)"), (widths, "bus bandwidth, GB/s")):
         axes.set_xscale("log", base=2)
         axes.set_xticks(sizes, [_label(n) for n in sizes], rotation=45, ha="right")
-        axes.minorticks_off()
         axes.set_yscale("log")
+        axes.minorticks_off()
         axes.set_title(title)
         axes.set_xlabel("bytes")
         axes.grid(alpha=0.3)
