@@ -2,7 +2,8 @@
 
 Arguments are checked before any data move, with the same verdict on every rank. Where every rank must pass arrays of
 one shape, that check is done when a combination of arguments is seen for the first time; where lengths may differ, the
-lengths are exchanged in each call and the check travels with them.
+lengths are exchanged in each call and the check travels with them. ``keep``: the binding goes to the channel's cache,
+and may come from it; a persistent plan has one of its own.
 """
 
 from __future__ import annotations
@@ -52,11 +53,8 @@ class Arrangement:
         return self.result
 
 
-Keep = bool  # whether a binding goes to (and may come from) the channel's cache: not for persistent plans
-
-
 def reduction(
-    channel: Channel, collective: str, x: Any, op: OpLike, algorithm: str, out: Any, root: int = 0, keep: Keep = True
+    channel: Channel, collective: str, x: Any, op: OpLike, algorithm: str, out: Any, root: int = 0, keep: bool = True
 ) -> Arrangement:
     """For allreduce and reduce: every rank passes an array of the same shape and dtype."""
     binding, x = _same_everywhere(channel, collective, x, op, algorithm, root, out, keep)
@@ -80,7 +78,7 @@ def arranged(binding: Binding, x: np.ndarray, out: np.ndarray | None, wanted: bo
     return Arrangement(binding, source, new(x.shape, x.dtype), out, fresh, spread=True)
 
 
-def broadcast(channel: Channel, x: Any, algorithm: str, root: int, keep: Keep = True) -> Arrangement:
+def broadcast(channel: Channel, x: Any, algorithm: str, root: int, keep: bool = True) -> Arrangement:
     """In place on every rank; every rank passes an array of the same shape and dtype."""
     binding, x = _same_everywhere(channel, "broadcast", x, None, algorithm, root, x, keep)
     source = packed(x)
@@ -89,9 +87,10 @@ def broadcast(channel: Channel, x: Any, algorithm: str, root: int, keep: Keep = 
 
 
 def _same_everywhere(
-    channel: Channel, collective: str, x: Any, op: OpLike | None, algorithm: str, root: int, out: Any, keep: Keep
+    channel: Channel, collective: str, x: Any, op: OpLike | None, algorithm: str, root: int, out: Any, keep: bool
 ) -> tuple[Binding, np.ndarray]:
     error: Exception | None = None
+    root = _plain(root)
     found: ops.Op | None = None
     key: tuple = ()
     said = f"{collective}({type(x).__name__})"
@@ -122,10 +121,11 @@ def _same_everywhere(
 
 
 def parts(
-    channel: Channel, collective: str, part: Any, algorithm: str, out: Any, root: int = 0, keep: Keep = True
+    channel: Channel, collective: str, part: Any, algorithm: str, out: Any, root: int = 0, keep: bool = True
 ) -> Arrangement:
     """For gather and allgather: every rank passes rows of its own; their number may differ."""
     error: Exception | None = None
+    root = _plain(root)
     said, rows = f"{collective}({type(part).__name__})", 0
     try:
         part = np.atleast_1d(as_array(part))
@@ -158,9 +158,10 @@ def parts(
     return _into(binding, source, fresh, shape, out)
 
 
-def scatter(channel: Channel, x: Any, algorithm: str, out: Any, root: int, keep: Keep = True) -> Arrangement:
+def scatter(channel: Channel, x: Any, algorithm: str, out: Any, root: int, keep: bool = True) -> Arrangement:
     """The root's rows, split as `numpy.array_split` does; what others pass as ``x`` is not looked at."""
     error: Exception | None = None
+    root = _plain(root)
     shape: tuple[int, ...] = ()
     type_code = 0
     try:
@@ -213,7 +214,7 @@ _NOTHING = np.empty(0, np.uint8)
 
 
 def _kept(
-    channel: Channel, keep: Keep, key: tuple, collective: str, algorithm: str, dtype, counts, root: int
+    channel: Channel, keep: bool, key: tuple, collective: str, algorithm: str, dtype, counts, root: int
 ) -> Binding:
     binding = channel.find(key) if keep else None
     if binding is None:
@@ -235,6 +236,11 @@ def _into(binding, source, fresh, shape, out, dtype=None) -> Arrangement:
 
 def _options(**options: Any) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not None)
+
+
+def _plain(root: Any) -> Any:
+    """NumPy's integers as Python's: what the ranks say to each other must read the same."""
+    return int(root) if isinstance(root, np.integer) else root
 
 
 def _check_root(root: int, channel: Channel) -> None:

@@ -136,3 +136,11 @@ def test_a_rank_that_comes_late_is_waited_for(comm):
             time.sleep(2.5)  # longer than the patience of the others, who then ask what is the matter
         assert hc.allreduce(np.ones(7))[0] == comm.size
         assert hc.allreduce(np.ones(7, "g"))[0] == comm.size
+
+
+def test_a_root_may_be_any_kind_of_integer(comm):
+    root = np.int64(comm.size - 1) if comm.rank else comm.size - 1
+    x = np.full(3, comm.rank)
+    assert hc.broadcast(x, root)[0] == comm.size - 1
+    part = hc.scatter(np.arange(comm.size) if comm.rank == root else None, root)
+    assert (hc.gather(part, root) is None) == (comm.rank != root)
