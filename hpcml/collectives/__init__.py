@@ -17,6 +17,7 @@ from hpcml.collectives.errors import (
     CollectiveError,
     CommunicationError,
     MismatchError,
+    abort_on_uncaught,
     all_or_none,
 )
 from hpcml.collectives.movement import allgather, barrier, broadcast, gather, scatter
@@ -40,6 +41,8 @@ __all__ = [
     "reduce",
     "scatter",
 ]
+
+abort_on_uncaught()
 
 
 def algorithms(collective: str) -> list[str]:

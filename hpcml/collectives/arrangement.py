@@ -18,6 +18,7 @@ from hpcml.collectives import algorithms, ops
 from hpcml.collectives.arrays import as_array, check_out, describe, new, packed
 from hpcml.collectives.binding import Binding
 from hpcml.collectives.channel import Channel
+from hpcml.collectives.native import reducible
 
 OpLike = str | MPI.Op
 MAX_DIMS = 8  # of a scattered array: its shape has to travel from the root
@@ -67,7 +68,7 @@ def arranged(binding: Binding, x: np.ndarray, out: np.ndarray | None, wanted: bo
     source = packed(x)
     fresh = None if source is x else x
     if not wanted:
-        return Arrangement(binding, source, _NOTHING, None, fresh)
+        return _no_result(binding, source, fresh)
     if out is None:
         result = new(x.shape, x.dtype)
         return Arrangement(binding, source, result, result, fresh)
@@ -111,6 +112,8 @@ def _same_everywhere(
         _check_algorithm(collective, algorithm)
         if found is not None:
             ops.check_dtype(found, x.dtype)
+            if name == ops.USERS_OWN and reducible(x.dtype) is None:
+                raise TypeError(f"MPI has no data type for {x.dtype}, so it cannot apply an op of the user's own to it")
     except (TypeError, ValueError) as caught:
         error = caught
     channel.agree(collective, said, error)
@@ -137,25 +140,17 @@ def parts(
     except (TypeError, ValueError) as caught:
         error = caught
     channel.agree(collective, said, error)
-    lengths = channel.numbers([rows])[:, 0].tolist()
+    told = channel.numbers([rows, out is not None])
+    lengths = told[:, 0].tolist()
     per_row = int(np.prod(part.shape[1:], dtype=np.int64))
     counts = tuple(n * per_row for n in lengths)
-    binding = _kept(
-        channel,
-        keep,
-        (collective, algorithm, part.dtype, counts, root),
-        collective,
-        algorithm,
-        part.dtype,
-        counts,
-        root,
-    )
+    binding = _kept(channel, keep, collective, algorithm, part.dtype, counts, root, said)
+    shape, wanted = (sum(lengths), *part.shape[1:]), collective == "allgather" or channel.rank == root
+    if told[:, 1].any():
+        _agree_on_out(channel, said, out if wanted else None, shape, part.dtype)
     source = packed(part)
     fresh = None if source is part else part
-    if collective == "gather" and channel.rank != root:
-        return Arrangement(binding, source, _NOTHING, None, fresh)
-    shape = (sum(lengths), *part.shape[1:])
-    return _into(binding, source, fresh, shape, out)
+    return _into(binding, source, fresh, out, shape, part.dtype) if wanted else _no_result(binding, source, fresh)
 
 
 def scatter(channel: Channel, x: Any, algorithm: str, out: Any, root: int, keep: bool = True) -> Arrangement:
@@ -177,18 +172,21 @@ def scatter(channel: Channel, x: Any, algorithm: str, out: Any, root: int, keep:
     except (TypeError, ValueError) as caught:
         error = caught
     numbers = [type_code, len(shape), *shape, *[0] * (MAX_DIMS - len(shape))]
-    channel.agree("scatter", f"scatter({_options(algorithm=algorithm, root=root)})", error)
-    type_code, ndim, *dims = channel.numbers(numbers)[root].tolist()
+    said = f"scatter({_options(algorithm=algorithm, root=root)})"
+    channel.agree("scatter", said, error)
+    told = channel.numbers([out is not None, *numbers])
+    type_code, ndim, *dims = told[root, 1:].tolist()
     dtype, trailing = _decoded(type_code), tuple(dims[1:ndim])
     per_row = int(np.prod(trailing, dtype=np.int64))
     rows = [len(split) for split in np.array_split(np.empty(dims[0], np.bool_), channel.size)]
     counts = tuple(n * per_row for n in rows)
-    binding = _kept(
-        channel, keep, ("scatter", algorithm, dtype, counts, root), "scatter", algorithm, dtype, counts, root
-    )
+    binding = _kept(channel, keep, "scatter", algorithm, dtype, counts, root, said)
+    shape = rows[channel.rank], *trailing
+    if told[:, 0].any():
+        _agree_on_out(channel, said, out, shape, dtype)
     source = packed(x) if channel.rank == root else _NOTHING
     fresh = None if channel.rank != root or source is x else x
-    return _into(binding, source, fresh, (rows[channel.rank], *trailing), out, dtype)
+    return _into(binding, source, fresh, out, shape, dtype)
 
 
 def barrier(channel: Channel, algorithm: str) -> Arrangement:
@@ -214,24 +212,40 @@ _NOTHING = np.empty(0, np.uint8)
 
 
 def _kept(
-    channel: Channel, keep: bool, key: tuple, collective: str, algorithm: str, dtype, counts, root: int
+    channel: Channel, keep: bool, collective: str, algorithm: str, dtype: np.dtype, counts: tuple, root: int, said: str
 ) -> Binding:
+    key = (collective, algorithm, dtype, counts, root)
     binding = channel.find(key) if keep else None
     if binding is None:
-        binding = Binding(channel, collective, algorithm, None, dtype, counts, root)
+        binding = Binding(channel, collective, algorithm, None, dtype, counts, root, said)
         if keep:
             channel.keep(key, binding)
     return binding
 
 
-def _into(binding, source, fresh, shape, out, dtype=None) -> Arrangement:
+def _agree_on_out(channel: Channel, said: str, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """For results whose shape is known late: raise on every rank where ``out`` does not fit on some."""
+    error: Exception | None = None
+    try:
+        if out is not None:
+            check_out(out, shape, dtype)
+    except (TypeError, ValueError) as caught:
+        error = caught
+    channel.agree(said, said, error)
+
+
+def _into(binding: Binding, source, fresh, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> Arrangement:
+    """The memory for a result of that shape; ``out`` fits."""
     if out is None:
-        target = new(shape, source.dtype if dtype is None else dtype)
+        target = new(shape, dtype)
         return Arrangement(binding, source, target, target, fresh)
-    check_out(out, shape, source.dtype if dtype is None else dtype)
     if out.flags.c_contiguous and not np.may_share_memory(source, out):
         return Arrangement(binding, source, out, out, fresh)
-    return Arrangement(binding, source, new(shape, out.dtype), out, fresh, spread=True)
+    return Arrangement(binding, source, new(shape, dtype), out, fresh, spread=True)
+
+
+def _no_result(binding: Binding, source: np.ndarray, fresh: np.ndarray | None) -> Arrangement:
+    return Arrangement(binding, source, _NOTHING, None, fresh)
 
 
 def _options(**options: Any) -> str:
@@ -258,7 +272,7 @@ def _check_algorithm(collective: str, algorithm: str) -> None:
 def _encoded(dtype: np.dtype) -> int:
     """A data type as a number that can travel: its array-interface string, or its name where that says nothing."""
     text = (dtype.name if dtype.kind == "V" else dtype.str).encode()
-    if dtype.names is not None or len(text) > 8:
+    if dtype.type is np.void or len(text) > 8:
         raise TypeError(f"scatter cannot tell the other ranks of dtype {dtype}: pass a view as numbers")
     return int.from_bytes(text.ljust(8), "little")
 

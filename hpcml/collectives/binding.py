@@ -64,6 +64,7 @@ class Binding:
         program.bind(source, target)
         program.start()
         program.wait()
+        program.release()
 
     def _chosen(self, name: str) -> str:
         op, size = self._op, self._channel.size

@@ -6,8 +6,10 @@ it lives as long as that, and is freed with it.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
+import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -15,12 +17,11 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from hpcml.collectives.errors import ArgumentError, MismatchError, abort_on_uncaught, ranks_phrase
-from hpcml.collectives.stall import Alarms
+from hpcml.collectives.errors import ArgumentError, MismatchError, ranks_phrase
+from hpcml.collectives.stall import AGREEING, Alarms, farewell
 
 KEPT = 256  # bindings kept per communicator; the one unused for longest goes first
-KEPT_BYTES = 1 << 30  # and the bytes of the arrays they are for, as their scratch memory is of that order
-TAGS = 16384  # tags used in turn, half of what MPI guarantees there to be
+KEPT_BYTES = 1 << 28  # and the bytes of the arrays they are for, as their scratch memory is of that order
 REMEMBERED = 64  # calls whose description is kept
 LISTEN = 1024  # calls between two looks for alarms of others, on a rank that never waits for long itself
 
@@ -36,14 +37,14 @@ class Channel:
         self.rank, self.size = comm.rank, comm.size
         self.number = 0  # of calls entered
         self.alarms = Alarms(self)
-        self._calls = [""] * REMEMBERED
+        self._calls: list[str | None] = [None] * REMEMBERED
         self._parent = comm
-        self._abandoned = False
+        self._abandoned = self.freed = False
         self.bindings: OrderedDict[Hashable, Any] = OrderedDict()
         self._kept_bytes = 0
         self._tags = 0
-        if MPI.COMM_WORLD.size > 1:
-            abort_on_uncaught()
+        self._last_tag: int = MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 32767
+        _open_channels().add(self)
 
     def enter(self, call: str) -> None:
         """Count a call, and remember what it was; every rank enters the same calls in the same order."""
@@ -59,16 +60,19 @@ class Channel:
     def abandon(self) -> None:
         """Leave this channel, which has messages in it that nobody will take; the next call makes another."""
         self._abandoned = True
+        _open_channels().discard(self)
         self._parent.Delete_attr(_keyval())
 
     def free(self) -> None:
+        self.freed = True
         self.bindings.clear()
+        _open_channels().discard(self)
         if not self._abandoned:
             self.comm.Free()
 
     def next_tag(self) -> int:
         """A tag for a new binding. Bindings are made in the same order on every rank, so it is the same on all."""
-        self._tags = (self._tags + 1) % TAGS
+        self._tags = self._tags % self._last_tag + 1
         return self._tags
 
     def find(self, key: Hashable) -> Any:
@@ -91,14 +95,16 @@ class Channel:
         Raises on every rank alike: `ArgumentError` where all have the same error, `MismatchError` with what each rank
         said otherwise. Where all is well it costs one all-reduce of 40 bytes. Enters the call.
         """
-        self.enter(said if error is None else f"{call}: {error}")
+        self.enter(AGREEING + (said if error is None else f"{call}: {error}"))
         text = said if error is None else str(error)
         digest = hashlib.blake2b(text.encode(), digest_size=14).digest()
         a, b = int.from_bytes(digest[:7], "little"), int.from_bytes(digest[7:], "little")
         # Everybody has the same number where the largest is also the smallest.
         largest = self._folded("max", [a, -a, b, -b, int(error is not None)]).tolist()
         if not largest[4] and largest[0] == -largest[1] and largest[2] == -largest[3]:
+            self._calls[self.number % REMEMBERED] = said
             return
+        self._calls[self.number % REMEMBERED] = None  # it is known; alarms about it come too late
         ranks: dict[str, list[int]] = {}
         for rank, theirs in enumerate(self.comm.allgather(text)):
             ranks.setdefault(theirs, []).append(rank)
@@ -113,8 +119,9 @@ class Channel:
         table[self.rank] = mine
         return self._folded("sum", table.reshape(-1)).reshape(table.shape)
 
-    def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is set on any rank."""
+    def any(self, call: str, flag: bool) -> bool:
+        """Whether ``flag`` is set on any rank. Enters the call."""
+        self.enter(call)
         return bool(self._folded("max", [int(flag)])[0])
 
     def _folded(self, op: str, values: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -143,6 +150,14 @@ def channel_of(comm: MPI.Comm | None) -> Channel:
         channel = Channel(comm)
         comm.Set_attr(_keyval(), channel)
     return channel
+
+
+@functools.cache
+def _open_channels() -> weakref.WeakSet[Channel]:
+    """The channels of this process; they take their leave when it ends."""
+    channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+    atexit.register(lambda: farewell(list(channels)))
+    return channels
 
 
 @functools.cache

@@ -112,9 +112,8 @@ def run(address, patience):
             dst, a = buffers[row[DST]] + row[DST_AT], buffers[row[A]] + row[A_AT]
             if code == FOLD:
                 b = buffers[row[B]] + row[B_AT]
-                if dst == b:  # a kernel folds in place into its first operand; every op with a kernel commutes
-                    a, b = b, a
-                call(state[FOLD_KERNEL], (dst, a, b, row[COUNT], dst == a))
+                in_place = np.int64(dst == a) + 2 * np.int64(dst == b)  # as the kernels number their operands
+                call(state[FOLD_KERNEL], (dst, a, b, row[COUNT], in_place))
             elif code == FINISH:
                 call(state[FINISH_KERNEL], (dst, a, row[COUNT], state[RANKS]))
             elif code == COPY:

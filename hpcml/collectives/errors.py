@@ -76,7 +76,7 @@ def raise_together(error: BaseException | None, comm: MPI.Comm) -> None:
     """Raise on every rank if ``error`` is set on any. Collective over ``comm``."""
     from hpcml.collectives.channel import channel_of
 
-    if not channel_of(comm).any(error is not None):
+    if not channel_of(comm).any("all_or_none", error is not None):
         return
     said = comm.allgather(None if error is None else _sentence(error))
     ranks_by_message: dict[str, list[int]] = {}
@@ -102,7 +102,8 @@ def abort_on_uncaught() -> None:
     """From now on an exception that nobody catches ends every rank of the program, not this one alone.
 
     Without it the rank that failed waits in MPI_Finalize for the others, and they in their collective for it.
-    Installed by the first collective over more than one rank. A `CollectiveError` is raised on all ranks, so they
+    Installed when `hpcml.collectives` is imported, as a rank may fail before its first collective; it does nothing in a
+    program of one rank. A `CollectiveError` is raised on all ranks, so they
     leave by themselves and only rank 0 prints it.
     """
     previous = sys.excepthook
@@ -124,6 +125,7 @@ def abort_on_uncaught() -> None:
         previous(kind, error, trace)
         sys.stderr.flush()
         sys.stdout.flush()
+        time.sleep(0.2)  # a launcher may drop what it has not passed on when it is told to abort
         MPI.COMM_WORLD.Abort(1)
 
     sys.excepthook = hook

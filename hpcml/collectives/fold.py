@@ -1,7 +1,9 @@
 """Compiled fold kernels: ``dst[i] = a[i] ∘ b[i]``, for every op and every data type that Numba knows.
 
-A kernel is a C function compiled for one data type; the engine calls it by address. Where ``dst`` is ``a`` the caller
-says so: the loop is written twice, because only then does the compiler see that nothing overlaps, and vectorise.
+A kernel is a C function compiled for one data type; the engine calls it by address. Where ``dst`` is one of the
+operands the caller says so: the loop is written for each case, because only then does the compiler see that nothing
+overlaps, and vectorise. Operands keep their order, the lower ranks' first: so zeros of different sign, or NaNs, give
+the same bits on every rank.
 """
 
 from __future__ import annotations
@@ -14,15 +16,20 @@ from numba import carray, cfunc, from_dtype, njit, types
 
 from hpcml.collectives.ops import Op
 
+LEFT_OPERAND, RIGHT_OPERAND = 1, 2  # which operand dst is
+
 DTYPES = frozenset(np.dtype(c) for c in "?bBhHiIlLqQfdFD")
 
 
 @njit(inline="always")  # as IR: a function passed as an argument would keep the kernel from being cached
 def _loop(op, dst, a, b, n, in_place):
     x, y, out = carray(a, n), carray(b, n), carray(dst, n)
-    if in_place:
+    if in_place == LEFT_OPERAND:
         for i in range(n):
             x[i] = op(x[i], y[i])
+    elif in_place == RIGHT_OPERAND:
+        for i in range(n):
+            y[i] = op(x[i], y[i])
     else:
         for i in range(n):
             out[i] = op(x[i], y[i])
@@ -154,7 +161,7 @@ def has_kernel(op: Op, dtype: np.dtype) -> bool:
 def fold_kernel(name: str, dtype: np.dtype):
     """The C function ``(dst, a, b, count, in_place)`` for that op and data type, compiled or from the disk cache."""
     item = types.CPointer(from_dtype(dtype))
-    return cfunc(types.void(item, item, item, types.int64, types.boolean), cache=True)(_FOLDS[name])
+    return cfunc(types.void(item, item, item, types.int64, types.int64), cache=True)(_FOLDS[name])
 
 
 @functools.cache

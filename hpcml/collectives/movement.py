@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from itertools import accumulate
 from math import prod
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import arrangement, structure
+from hpcml.collectives.algorithms import named
 from hpcml.collectives.arrays import as_array, packed
 from hpcml.collectives.binding import Binding
 from hpcml.collectives.channel import Channel, channel_of
@@ -77,48 +80,61 @@ def _parts(channel: Channel, collective: str, part: Any, algorithm: str, out: An
         return arrangement.parts(channel, collective, part, algorithm, out, root).run()
     rows = structure.agree_on_parts(channel, collective, part)
     arrays = [np.atleast_1d(leaf) for _, leaf in structure.leaves(part)]
-    message = np.concatenate([_as_bytes(a) for a in arrays]) if arrays else np.empty(0, np.uint8)
+    message = np.concatenate([np.empty(0, np.uint8), *(_as_bytes(a) for a in arrays)])
     received = arrangement.parts(channel, collective, message, algorithm, None, root).run()
     if received is None:
         return None
-    row_bytes = [a.dtype.itemsize * prod(a.shape[1:]) for a in arrays]
-    ends = np.cumsum(rows * row_bytes, axis=None)[:-1]  # rank by rank, within it leaf by leaf
-    cut = np.split(received, ends)
-    leaves = len(arrays)
-    pieces = [np.concatenate(cut[i::leaves]).view(a.dtype).reshape(-1, *a.shape[1:]) for i, a in enumerate(arrays)]
+    row_bytes = np.array([a.dtype.itemsize * prod(a.shape[1:]) for a in arrays], np.int64)
+    cut = _cut(received, (rows * row_bytes).reshape(-1).tolist())  # by rank, then by leaf
+    pieces = [
+        np.concatenate(cut[i :: len(arrays)]).view(a.dtype).reshape(int(rows[:, i].sum()), *a.shape[1:])
+        for i, a in enumerate(arrays)
+    ]
     return structure.filled(part, pieces, out)
 
 
 def _root_has_structure(channel: Channel, x: Any, root: int) -> bool:
     """Known to the root alone. Where ranks name different roots the check that follows says so."""
-    return channel.any(channel.rank == root and structure.is_structure(x))
+    return channel.any("scatter", channel.rank == root and structure.is_structure(x))
 
 
 def _scatter_structure(channel: Channel, x: Any, root: int, algorithm: str, out: Any) -> Any:
     """The root sends what the structure looks like, then all leaves' parts for a rank in one run of bytes."""
     error: Exception | None = None
-    plan: tuple | None = None
+    plan: bytes | None = None
     message = np.empty(0, np.uint8)
-    if channel.rank == root:
-        try:
-            arrays = [as_array(leaf, f"the array at {path}") for path, leaf in structure.leaves(x)]
-            if any(a.ndim == 0 for a in arrays):
-                raise ValueError("scatter splits along axis 0, and an array in the root's structure has no axes")
-            parts = [np.array_split(a, channel.size) for a in arrays]
-            shapes = [[(part.shape, part.dtype) for part in split] for split in parts]
-            plan = structure.rebuilt(x, list(range(len(arrays)))), shapes
-            message = np.concatenate([_as_bytes(split[r]) for r in range(channel.size) for split in parts] or [message])
-        except (TypeError, ValueError) as caught:
-            error = caught
-    channel.agree("scatter", f"scatter(root={root}, algorithm={algorithm!r})", error)
-    skeleton, shapes = channel.comm.bcast(plan, root)
+    try:
+        if algorithm not in ("auto", "native"):
+            named("scatter", algorithm)
+        if channel.rank == root:
+            plan, message = _dealt(x, channel.size)
+    except Exception as caught:  # told to the others, who would wait for this rank
+        error = caught
+    channel.agree("scatter", f"scatter(root={int(root)}, algorithm={algorithm!r})", error)
+    skeleton, shapes = pickle.loads(channel.comm.bcast(plan, root))
     counts = tuple(sum(prod(s[r][0]) * s[r][1].itemsize for s in shapes) for r in range(channel.size))
     mine = np.empty(counts[channel.rank], np.uint8)
     Binding(channel, "scatter", algorithm, None, mine.dtype, counts, root).run(message, mine)
     here = [s[channel.rank] for s in shapes]
-    cut = np.split(mine, np.cumsum([prod(shape) * dtype.itemsize for shape, dtype in here])[:-1])
-    pieces = [piece.view(dtype).reshape(shape) for piece, (shape, dtype) in zip(cut, here, strict=True)]
+    cut = _cut(mine, [prod(shape) * dtype.itemsize for shape, dtype in here])
+    pieces = [piece.copy().view(dtype).reshape(shape) for piece, (shape, dtype) in zip(cut, here, strict=True)]
     return structure.filled(skeleton, pieces, out)
+
+
+def _dealt(x: Any, size: int) -> tuple[bytes, np.ndarray]:
+    """What the others have to know of the structure, and the bytes of all leaves, rank by rank."""
+    arrays = [as_array(leaf, f"the array at {path}") for path, leaf in structure.leaves(x)]
+    if any(a.ndim == 0 for a in arrays):
+        raise ValueError("scatter splits along axis 0, and an array in the root's structure has no axes")
+    parts = [np.array_split(a, size) for a in arrays]
+    shapes = [[(part.shape, part.dtype) for part in split] for split in parts]
+    plan = pickle.dumps((structure.rebuilt(x, list(range(len(arrays)))), shapes))
+    dealt = (_as_bytes(split[r]) for r in range(size) for split in parts)
+    return plan, np.concatenate([np.empty(0, np.uint8), *dealt])
+
+
+def _cut(x: np.ndarray, lengths: list[int]) -> list[np.ndarray]:
+    return [x[end - length : end] for length, end in zip(lengths, accumulate(lengths), strict=True)]
 
 
 def _as_bytes(a: np.ndarray) -> np.ndarray:

@@ -22,16 +22,21 @@ class Native:
     def __init__(
         self, channel: Channel, collective: str, op: Op | None, dtype: np.dtype, counts: tuple[int, ...], root: int
     ):
-        self._comm, self._op, self._counts, self._root = channel.comm, op, counts, root
+        self._type = _mpi_type(dtype, op)
+        unit = dtype.itemsize if self._type == MPI.BYTE else 1
+        self._comm, self._op, self._root = channel.comm, op, root
+        self._counts = tuple(count * unit for count in counts)
         self._mpi_op = _mpi_op(op, dtype) if op is not None else MPI.OP_NULL
         self._call = getattr(self, f"_{collective}")
-        self._type = _mpi_type(dtype) if collective != "barrier" else MPI.BYTE
         self._source = self._target = np.empty(0, dtype)
         self._in_place = False
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
         self._source, self._target = source, target
         self._in_place = source is target
+
+    def release(self) -> None:
+        self._source = self._target = np.empty(0, self._target.dtype)
 
     def start(self) -> None:
         """Nothing: the library's blocking call is made in `wait`."""
@@ -51,18 +56,20 @@ class Native:
             self._finish()
 
     def _broadcast(self) -> None:
-        self._comm.Bcast([self._target, self._type], self._root)
+        self._comm.Bcast([_flat(self._target), self._type], self._root)
 
     def _scatter(self) -> None:
-        given = [self._source, (self._counts, None), self._type] if self._comm.rank == self._root else None
-        self._comm.Scatterv(given, [self._target, self._type], self._root)
+        given = [_flat(self._source), (self._counts, None), self._type] if self._comm.rank == self._root else None
+        self._comm.Scatterv(given, [_flat(self._target), self._type], self._root)
 
     def _gather(self) -> None:
-        wanted = [self._target, (self._counts, None), self._type] if self._comm.rank == self._root else None
-        self._comm.Gatherv([self._source, self._type], wanted, self._root)
+        wanted = [_flat(self._target), (self._counts, None), self._type] if self._comm.rank == self._root else None
+        self._comm.Gatherv([_flat(self._source), self._type], wanted, self._root)
 
     def _allgather(self) -> None:
-        self._comm.Allgatherv([self._source, self._type], [self._target, (self._counts, None), self._type])
+        self._comm.Allgatherv(
+            [_flat(self._source), self._type], [_flat(self._target), (self._counts, None), self._type]
+        )
 
     def _barrier(self) -> None:
         self._comm.Barrier()
@@ -75,13 +82,29 @@ class Native:
             divide(self._target, self._comm.size, self._target)
 
 
-def _mpi_type(dtype: np.dtype) -> MPI.Datatype:
-    try:
-        return MPI.Datatype.fromcode(dtype.char)
-    except (ValueError, KeyError):
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1).view(np.uint8)
+
+
+def _mpi_type(dtype: np.dtype, op: Op | None) -> MPI.Datatype:
+    """MPI's type for items of ``dtype``. What is only moved may always travel as bytes."""
+    if op is None:
+        return MPI.BYTE
+    found = reducible(dtype)
+    if found is None:
         raise ArgumentError(
             f"algorithm 'native': MPI has no data type for {dtype}; leave algorithm='auto', which needs none"
-        ) from None
+        )
+    return found
+
+
+def reducible(dtype: np.dtype) -> MPI.Datatype | None:
+    """The type with which MPI itself can reduce items of ``dtype``, or None."""
+    try:
+        found = MPI.Datatype.fromcode(dtype.char)
+    except (ValueError, KeyError):
+        return None
+    return found if dtype.isnative and found.Get_size() == dtype.itemsize else None
 
 
 def _mpi_op(op: Op, dtype: np.dtype) -> MPI.Op:

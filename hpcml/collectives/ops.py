@@ -60,7 +60,9 @@ def find(op: str | MPI.Op) -> Op:
 
 def check_dtype(op: Op, dtype: np.dtype) -> None:
     """TypeError where ``op`` is not defined for ``dtype``."""
-    if op.ufunc is None or dtype.kind in op.kinds:
+    if op.ufunc is None:
+        return
+    if dtype.kind in op.kinds and not (dtype.kind == "V" and dtype.type is np.void):  # structured, or raw bytes
         return
     hint = {"b": "; for a count pass x.astype(int), for any/all use op='lor'/'land'"}.get(dtype.kind, "")
     raise TypeError(f"op {op.name!r} is not defined for {dtype}{hint}")

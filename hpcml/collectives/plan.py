@@ -24,12 +24,14 @@ class Plan:
         self._program = arrangement.binding.program(arrangement.source is arrangement.target)
         self._program.bind(arrangement.source, arrangement.target)
         self._plain = arrangement.fresh is None and not arrangement.spread
-        self._started = False
+        self._started = self._closed = False
         self.algorithm = arrangement.binding.algorithm
         self.result = arrangement.result
 
     def start(self) -> None:
         """Begin. The input must not be changed, nor the output read, before `wait` returns."""
+        if self._closed or self._channel.freed:
+            raise RuntimeError("this plan was closed" if self._closed else "this plan's communicator was freed")
         if self._started:
             raise RuntimeError("this plan was started and not waited for: call wait() before the next start()")
         self._started = True
@@ -47,10 +49,12 @@ class Plan:
         return self.result if self._plain else self._arrangement.delivered()
 
     def close(self) -> None:
-        """Complete what is under way and let go of the memory."""
-        if self._started:
+        """Complete what is under way and let go of the memory; a closed plan cannot be started."""
+        if self._started and not self._channel.freed:
             self.wait()
-        del self._arrangement, self._program
+        if not self._closed:
+            self._closed = True
+            self._program.release()
 
     def __enter__(self) -> Plan:
         return self

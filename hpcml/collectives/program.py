@@ -23,14 +23,19 @@ from hpcml.collectives.ops import Op, divide
 from hpcml.collectives.stall import Stall
 
 STALLED = -1  # what the engine returns where a message has not come yet
+INTERRUPTED = -2  # it did not return at all
 FIRST_LOOK = 64  # polls at the start: a microsecond or so, in which a short message has come and all is done
 LOOK_AROUND = 20_000  # polls of the engine between two looks at Python's signals: milliseconds
 
 
 class Program(Protocol):
-    """``start`` posts what can be posted, ``wait`` completes. One start, one wait, in turn, any number of times."""
+    """``start`` posts what can be posted, ``wait`` completes. One start, one wait, in turn, any number of times.
+
+    ``bind`` says on which memory; ``release`` lets go of it.
+    """
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None: ...
+    def release(self) -> None: ...
     def start(self) -> None: ...
     def wait(self) -> None: ...
 
@@ -92,35 +97,41 @@ class Compiled:
         self._arrays: tuple = ()
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
-        self._arrays = source, target  # kept alive until the next bind
+        self._arrays = source, target  # kept alive until they are released
         state = self._state
         state[self._input] = MPI.Get_address(source)
         state[self._output] = MPI.Get_address(target)
 
+    def release(self) -> None:
+        self._arrays = ()
+
     def start(self) -> None:
+        if self._pending:
+            raise CommunicationError(
+                "this collective was interrupted or failed before, in the middle of its messages: end the program, "
+                "or go on with another communicator"
+            )
+        self._pending = INTERRUPTED  # what stays if an exception comes from a signal between here and the next line
         self._number = self._channel.number
         self._pending = self._run(self._address, FIRST_LOOK)
+        if self._pending:
+            _under_way().add(self)
 
     def wait(self) -> None:
-        pending = self._pending
-        if pending:
-            self._wait_long(pending)
+        if self._pending:
+            self._wait_long()
 
-    def _wait_long(self, pending: int) -> None:
+    def _wait_long(self) -> None:
         """Control comes back from the engine now and then, so that Ctrl-C is heard, and alarms of other ranks."""
         stall: Stall | None = None
-        try:
-            while pending == STALLED:
-                pending = self._run(self._address, LOOK_AROUND)
-                if pending == STALLED:
-                    stall = stall or Stall(self._channel, self._number)
-                    stall.look_around(int(self._rows[self._state[self._next], t.PEER]))
-        except BaseException:
-            self._run = _refuse  # messages are under way: what comes next would meet them
-            raise
-        if pending:
-            self._run = _refuse
-            self._fail(pending)
+        while self._pending == STALLED:
+            self._pending = self._run(self._address, LOOK_AROUND)
+            if self._pending == STALLED:
+                stall = stall or Stall(self._channel, self._number)
+                stall.look_around(int(self._rows[self._state[self._next], t.PEER]))
+        if self._pending:
+            self._fail(self._pending)
+        _under_way().discard(self)
 
     def _fail(self, code: int) -> NoReturn:
         row = self._rows[self._state[self._next]]
@@ -131,8 +142,10 @@ class Compiled:
         )
 
 
-def _refuse(address: int, patience: int) -> int:
-    raise CommunicationError("this collective was interrupted or failed before, in the middle: start the program anew")
+@functools.cache
+def _under_way() -> set[Compiled]:
+    """Programs whose messages are not complete. MPI still works on their memory, whoever else has forgotten them."""
+    return set()
 
 
 class Walked:
@@ -148,6 +161,9 @@ class Walked:
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
         self._buffers[:2] = [a.reshape(-1).view(np.uint8) for a in (source, target)]
+
+    def release(self) -> None:
+        self._buffers[:2] = [np.empty(0, np.uint8)] * 2
 
     def start(self) -> None:
         self._next = 0

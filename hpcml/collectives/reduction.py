@@ -50,7 +50,8 @@ def allreduce(
         total = hc.allreduce(np.arange(4) * (MPI.COMM_WORLD.rank + 1))
     """
     channel = channel_of(comm)
-    if type(x) is np.ndarray and type(op) is str and axis is None and not reproducible:
+    plain = axis is None and not reproducible
+    if plain and type(x) is np.ndarray and type(op) is str and type(algorithm) is str:
         binding = channel.find(("allreduce", algorithm, op, x.dtype, x.shape, 0))
         if binding is not None and x.flags.c_contiguous:  # the short way for what is called again
             result = new(x.shape, x.dtype) if out is None else out
@@ -59,6 +60,9 @@ def allreduce(
                 binding.run(x, result)
                 return result
     if structure.is_structure(x):
+        if not plain:
+            said = f"allreduce({type(x).__name__}, axis={axis}, reproducible={reproducible})"
+            channel.agree("allreduce", said, ValueError("axis and reproducible are for one array, not for a structure"))
         return _structure(channel, "allreduce", x, op, algorithm, out, 0)
     if reproducible:
         _check_reproducible(channel, x, op)
@@ -104,7 +108,9 @@ def _structure(channel: Channel, collective: str, x, op, algorithm, out, root) -
     pieces = structure.fused(
         x, lambda flat: _reduced(channel, collective, flat, op, algorithm, _in_place(flat, op), root)
     )
-    return None if pieces is None else structure.filled(x, pieces, out)
+    if pieces is None or (collective == "reduce" and channel.rank != root):
+        return None
+    return structure.filled(x, pieces, out)
 
 
 def _in_place(flat: np.ndarray, op: OpLike) -> np.ndarray | None:

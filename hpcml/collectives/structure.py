@@ -63,7 +63,10 @@ def filled(x: Any, pieces: list[np.ndarray], out: Any) -> Any:
     """``out`` with the pieces written to its leaves; without ``out``, a structure like ``x`` made of them."""
     if out is None:
         return rebuilt(x, pieces)
-    for (_, leaf), piece in zip(leaves(out), pieces, strict=True):
+    targets = leaves(out)
+    for (path, leaf), piece in zip(targets, pieces, strict=True):
+        check_out(leaf, piece.shape, piece.dtype, f"out{path}")
+    for (_, leaf), piece in zip(targets, pieces, strict=True):
         leaf[...] = piece
     return out
 
@@ -78,7 +81,7 @@ def agree(channel: Channel, call: str, x: Any, out: Any = None) -> None:
             raise ValueError(f"out has the structure ({_signature(out)}), x ({_signature(x)})")
         if out is not None:
             for path, leaf in leaves(out):
-                check_out(leaf, np.shape(leaf), leaf.dtype, f"the array at {path}")
+                check_out(leaf, np.shape(leaf), as_array(leaf).dtype, f"the array at {path}")
     except (TypeError, ValueError) as caught:
         error = caught
     if error is None and channel.find(said) is not None:

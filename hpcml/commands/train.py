@@ -52,11 +52,14 @@ def run(args: argparse.Namespace) -> int:
     model = build_model(args, parts.training.total, comm)
     world = describe_world(comm)
     reading_seconds = time.perf_counter() - started
+    classes = sorted(set().union(*comm.allgather(set(parts.training.y.tolist()))))
     first = comm.rank == 0
+    if first:
+        print(opening(args, parts, classes), flush=True)
     with run_directory(args.output, f"{args.model}-{Path(args.data).name.split('.')[0]}", comm) as path:
         with hc.all_or_none(comm):
             if first:
-                write_json(path / "config.json", configuration(args, model, parts, world))
+                write_json(path / "config.json", configuration(args, model, parts, classes, world))
             display = choose_display(args.progress, args.epochs, sys.stderr) if first else None
             monitor = Monitor(path / "metrics.jsonl" if first else None, display)
         with monitor:
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def configuration(args: argparse.Namespace, model, parts: Parts, world: dict) -> dict:
+def configuration(args: argparse.Namespace, model, parts: Parts, classes: list, world: dict) -> dict:
     """What it takes to do the run again."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -91,6 +94,9 @@ def configuration(args: argparse.Namespace, model, parts: Parts, world: dict) ->
             "validation_rows": parts.validation.total if parts.validation else 0,
             "test_rows": parts.test.total if parts.test else 0,
             "features": parts.encoding.width,
+            "columns": [column.name for column in parts.encoding.schema.columns],
+            "target": parts.encoding.schema.target_name,
+            "classes": classes,
         },
         **world,
     }
@@ -117,6 +123,15 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
         print("hpcml: no plot without matplotlib: pip install 'hpcml[train]'", file=sys.stderr)
 
 
+def opening(args: argparse.Namespace, parts: Parts, classes: list) -> str:
+    """What was found in the data: the features, the classes, how many rows for what."""
+    rows = [f"{parts.training.total:,} rows to train on"]
+    rows += [f"{part.total:,} to {use}" for part, use in ((parts.validation, "validate"), (parts.test, "test")) if part]
+    target = parts.encoding.schema.target_name
+    labels = f"{len(classes)} classes" + (f" in {target!r}" if target else "")
+    return f"{args.data}: {labels}, {parts.encoding.width} features; {', '.join(rows)}"
+
+
 def closing(summary: dict, path: Path, ranks: int) -> str:
     """The closing lines: accuracy, time, communication, and where everything is."""
     rows = []
@@ -127,7 +142,9 @@ def closing(summary: dict, path: Path, ranks: int) -> str:
     seconds, communication = summary["training_seconds"], summary["communication_seconds"]
     share = f" ({communication / seconds:.0%})" if seconds > 0 else ""
     world = f"{ranks} rank{'s' * (ranks > 1)}"
-    rows.append(("training time", f"{seconds:.2f} s on {world}, after {summary['reading_seconds']:.2f} s of reading"))
+    rows.append(
+        ("training time", f"{seconds:.2f} s on {world}, after {summary['reading_seconds']:.2f} s of setting up")
+    )
     rows.append(("communication", f"{communication:.2f} s{share}"))
     rows.append(("run directory", str(path)))
     return "\n".join(f"{name:20}{text}" for name, text in rows)

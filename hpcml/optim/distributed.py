@@ -140,7 +140,8 @@ class Distributed:
             if weight == 0 or gradients is None:
                 view.fill(0.0)
             else:
-                np.multiply(gradients[i], float(weight), out=view)
+                with np.errstate(all="ignore"):  # whether numpy raises is each rank's own affair; the others wait
+                    np.multiply(gradients[i], float(weight), out=view)
 
     def _reduce(self) -> None:
         start = perf_counter()

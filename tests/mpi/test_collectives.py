@@ -337,3 +337,44 @@ def test_a_plan_is_started_and_waited_for_in_turn(comm):
         with pytest.raises(RuntimeError, match="not waited for"):
             p.start()
         p.wait()
+
+
+def test_zeros_of_different_sign_give_the_same_bits_on_every_rank(comm):
+    for algorithm, op in itertools.product(cases("allreduce")[2:], ("min", "max")):
+        x = np.full(5, 0.0 if comm.rank % 2 else -0.0)
+        for y in (hc.allreduce(x, op, algorithm=algorithm), hc.allreduce(x, op, algorithm=algorithm, out=x)):
+            assert len(set(comm.allgather(y.tobytes()))) == 1
+
+
+def test_native_moves_any_data_type(comm):
+    for dtype in ("S5", ">i4", "e", "m8[s]"):
+        mine = np.arange(1, 4).astype("i4").astype(dtype)
+        same(hc.allgather(mine, algorithm="native"), np.concatenate([mine] * comm.size, dtype=dtype))
+
+
+def test_an_exception_in_mid_plan_leaves_no_message_without_memory(comm):
+    """What a plan has posted is received into memory of its own, even when the plan is forgotten."""
+    own = comm.Dup()
+    for n in (1000, 100_000):
+        with pytest.raises(KeyError), hc.plan("broadcast", np.full(n, 7.0), root=comm.size - 1, comm=own) as p:
+            p.start()
+            raise KeyError
+        del p
+        later = [np.zeros(n) for _ in range(4)]
+        comm.Barrier()
+        assert hc.allreduce(1, comm=own) == comm.size
+        assert all((x == 0).all() for x in later)
+
+
+def test_a_closed_plan_and_one_whose_communicator_is_gone(comm):
+    own = comm.Dup()
+    p = hc.plan("allreduce", np.ones(3), comm=own)
+    p.start()
+    p.close()
+    p.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        p.start()
+    q = hc.plan("allreduce", np.ones(3), comm=own)
+    own.Free()
+    with pytest.raises(RuntimeError, match="communicator was freed"):
+        q.start()

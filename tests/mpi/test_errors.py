@@ -144,3 +144,75 @@ def test_a_root_may_be_any_kind_of_integer(comm):
     assert hc.broadcast(x, root)[0] == comm.size - 1
     part = hc.scatter(np.arange(comm.size) if comm.rank == root else None, root)
     assert (hc.gather(part, root) is None) == (comm.rank != root)
+
+
+def test_out_that_does_not_fit_on_one_rank(comm):
+    x = np.full(2, comm.rank)
+    wrong = np.zeros(1) if comm.rank == comm.size - 1 else None
+    for call in (
+        lambda out: hc.allgather(x, out=out),
+        lambda out: hc.gather(x, root=comm.size - 1, out=out),
+        lambda out: hc.scatter(np.arange(2 * comm.size) if comm.rank == 0 else None, out=out),
+    ):
+        with pytest.raises(hc.ArgumentError, match=r"out is float64\[1\], but the result is int64"):
+            call(wrong)
+        call(None)
+    same = np.arange(comm.size)
+    assert (hc.allgather(comm.rank, out=np.empty(comm.size, int)) == same).all()
+
+
+def test_structures_and_their_outputs(comm):
+    with pytest.raises(hc.ArgumentError, match="for one array, not for a structure"):
+        hc.allreduce([np.ones((2, 3))], axis=0)
+    with pytest.raises(ValueError, match=r"out\['a'\] is int64\[1\], but the result is float64\[1\]"):
+        hc.allreduce({"a": np.array([1])}, "mean", out={"a": np.array([1])})
+    with pytest.raises(hc.ArgumentError, match="scatter has no algorithm 'nope'"):
+        hc.scatter({"a": np.ones(3)}, algorithm="nope")
+    with pytest.raises(hc.ArgumentError):
+        hc.broadcast([1.0, 2.0])
+    assert hc.scatter({}) == {} and hc.allreduce([]) == []
+    assert hc.allgather([np.zeros((3, 0))])[0].shape == (3 * comm.size, 0)
+    assert hc.reduce({}, root=0) == ({} if comm.rank == 0 else None)
+
+
+def test_data_types_that_a_reduction_does_not_have(comm):
+    pair = np.zeros(2, [("a", "f4"), ("b", "i4")])
+    with pytest.raises(hc.ArgumentError, match="is not defined for"):
+        hc.allreduce(pair)
+    with pytest.raises(hc.ArgumentError, match="no data type for >f8"):
+        hc.allreduce(np.ones(2, ">f8"), algorithm="native")
+    op = MPI.Op.Create(lambda a, b, kind: None)
+    with pytest.raises(hc.ArgumentError, match="op of the user's own"):
+        hc.allreduce(np.ones(2, ">f8"), op, algorithm="binomial")
+    op.Free()
+    with pytest.raises(hc.ArgumentError, match="cannot tell the other ranks of dtype"):
+        hc.scatter(np.zeros(4, "V8"))
+
+
+def test_a_mismatch_that_was_agreed_on_is_over(comm):
+    """Alarms about it that are heard later accuse nobody."""
+    import time
+
+    if comm.size == 1:
+        pytest.skip("one rank cannot disagree with itself")
+    if comm.rank == comm.size - 1:
+        time.sleep(1.8)
+    with pytest.raises(hc.MismatchError):
+        hc.allreduce(np.ones(4 if comm.rank == 0 else 5))
+    if comm.rank == 0:
+        time.sleep(0.8)
+    assert hc.allreduce(np.ones(6))[0] == comm.size
+
+
+def test_scatter_where_others_reduce(comm):
+    if comm.size == 1:
+        pytest.skip("one rank cannot disagree with itself")
+    own = comm.Dup()
+    hc.allreduce(np.ones(3), comm=own)
+    with pytest.raises(hc.MismatchError):
+        if comm.rank == 0:
+            hc.scatter(np.ones(3), comm=own)
+        else:
+            hc.allreduce(np.ones(3), comm=own)
+        hc.allreduce(np.ones(77), comm=own)
+    own.Free()
