@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     reading_seconds = time.perf_counter() - started
     classes = sorted(set().union(*comm.allgather(set(parts.training.y.tolist()))))
     first = comm.rank == 0
-    if first:
+    if first and len(classes) > 1:  # a single class is an error, which fit tells
         print(opening(args, parts, classes), flush=True)
     with run_directory(args.output, f"{args.model}-{Path(args.data).name.split('.')[0]}", comm) as path:
         with hc.all_or_none(comm):

@@ -43,9 +43,7 @@ class Batches:
         mine = np.arange(self._first, self._first + self._count, dtype=np.uint64)
         places = permuted(mine, self.rows, (self.seed, epoch))
         order = np.argsort(places, kind="stable")
-        cuts = np.searchsorted(
-            places[order], np.arange(self.steps + 1, dtype=np.uint64) * np.uint64(self.batch_size)
-        )
+        cuts = np.searchsorted(places[order], np.arange(self.steps + 1, dtype=np.uint64) * np.uint64(self.batch_size))
         for step in range(self.steps):
             size = min(self.batch_size, self.rows - step * self.batch_size)
             yield size, order[cuts[step] : cuts[step + 1]]

@@ -81,9 +81,7 @@ def test_batches_hold_the_same_rows_on_any_number_of_ranks(counts, batch_size):
     for epoch in range(3):
         expected = batches_of([10], batch_size, epoch)
         found = batches_of(counts, batch_size, epoch)
-        assert [(size, sorted(rows)) for size, rows in found] == [
-            (size, sorted(rows)) for size, rows in expected
-        ]
+        assert [(size, sorted(rows)) for size, rows in found] == [(size, sorted(rows)) for size, rows in expected]
         assert [size for size, _ in found] == [len(rows) for _, rows in found]
         assert sorted(sum((rows for _, rows in found), [])) == list(range(10))
 
