@@ -54,8 +54,6 @@ def run(args: argparse.Namespace) -> int:
     reading_seconds = time.perf_counter() - started
     classes = sorted(set().union(*comm.allgather(set(parts.training.y.tolist()))))
     first = comm.rank == 0
-    if first and len(classes) > 1:  # a single class is an error, which fit tells
-        print(opening(args, parts, classes), flush=True)
     with run_directory(args.output, f"{args.model}-{Path(args.data).name.split('.')[0]}", comm) as path:
         with hc.all_or_none(comm):
             if first:
@@ -79,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             if first:
                 save_run(path, model, parts, args, summary)
     if first:
-        print(closing(summary, path, comm.size), flush=True)
+        print(closing(summary, found(args, parts, classes), path, comm.size), flush=True)
     return 0
 
 
@@ -123,7 +121,7 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
         print("hpcml: no plot without matplotlib: pip install 'hpcml[train]'", file=sys.stderr)
 
 
-def opening(args: argparse.Namespace, parts: Parts, classes: list) -> str:
+def found(args: argparse.Namespace, parts: Parts, classes: list) -> str:
     """What was found in the data: the features, the classes, how many rows for what."""
     rows = [f"{parts.training.total:,} rows to train on"]
     rows += [f"{part.total:,} to {use}" for part, use in ((parts.validation, "validate"), (parts.test, "test")) if part]
@@ -132,9 +130,9 @@ def opening(args: argparse.Namespace, parts: Parts, classes: list) -> str:
     return f"{args.data}: {labels}, {parts.encoding.width} features; {', '.join(rows)}"
 
 
-def closing(summary: dict, path: Path, ranks: int) -> str:
-    """The closing lines: accuracy, time, communication, and where everything is."""
-    rows = []
+def closing(summary: dict, data: str, path: Path, ranks: int) -> str:
+    """The closing lines: the data, accuracy, time, communication, and where everything is."""
+    rows = [("data", data)]
     if summary["test_accuracy"] is not None:
         rows.append(("test accuracy", f"{summary['test_accuracy']:.4f} on {summary['test_rows']:,} held-out rows"))
     if summary["validation_accuracy"] is not None:

@@ -71,8 +71,8 @@ def test_train_writes_a_run_and_tells_its_end(folder, capsys):
     assert config["ranks"] == comm.size and sum(config["hosts"].values()) == comm.size
     assert config["arguments"]["epochs"] == 3 and config["model"]["epochs"] == 3
     rows = {"training_rows": 1259, "validation_rows": 179, "test_rows": 359}
-    found = {"features": 64, "classes": list(range(10)), "target": None}
-    assert {**config["data"], "columns": None} == {**rows, **found, "columns": None}
+    shape = {"features": 64, "classes": list(range(10)), "target": None}
+    assert {**config["data"], "columns": None} == {**rows, **shape, "columns": None}
     assert len(config["data"]["columns"]) == 64
     assert out.count("digits: 10 classes, 64 features; 1,259 rows to train on, 179 to validate, 359 to test") == 1
     summary = json.loads((path / "summary.json").read_text())
