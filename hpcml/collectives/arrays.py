@@ -51,9 +51,8 @@ HUGE_PAGE = 2 << 20
 def new(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array that is not initialised, as `numpy.empty`; a large one starts on the boundary of a huge page.
 
-    NumPy asks for huge pages from 4 MiB on, but where its memory starts anywhere half of them may be lost, and the
-    transports of MPI, which look up page after page, are up to twice as slow
-    (benchmarks/results/allreduce-openmpi-2.txt).
+    NumPy asks for huge pages from 4 MiB on, but where its memory starts anywhere half of them may be lost; and the
+    transports of MPI, which look up page after page, are slower on small ones.
     """
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < HUGE_PAGE:

@@ -61,11 +61,6 @@ def only_if(condition: Rank, peer: Rank) -> Rank:
     return np.where(condition, peer, NONE)
 
 
-def send(dest: Rank, blocks: Blocks) -> Exchange:
-    """An exchange that only sends."""
-    return Exchange(dest, blocks, NONE, blocks)
-
-
 def exchange_one_way(sends: Rank, dest: Rank, receives: Rank, source: Rank, blocks: Blocks, fold: int) -> Round:
     """A round in which some ranks send ``blocks``, others receive them, and nobody does both."""
     return (Exchange(only_if(sends, dest), blocks, only_if(receives, source), blocks, fold),)

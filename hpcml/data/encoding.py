@@ -14,7 +14,6 @@ from mpi4py import MPI
 from hpcml import collectives as hc
 from hpcml.data.table import Schema, Table
 
-SCALES = ("columns", "whole", "none")
 CHUNK_ROWS = 4096
 
 
