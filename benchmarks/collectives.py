@@ -2,48 +2,31 @@
 
     make environments
     python3 benchmarks/collectives.py allreduce --ranks 2
+    .venv-openmpi/bin/python benchmarks/page.py
 
-For each MPI: hpcml bench, which compares started plans of every algorithm, the public function and the raw mpi4py call
-in one run, taking turns. Results: a table (.txt), every timing with machine and versions (.json), a picture (.png).
+For each MPI: hpcml bench, which compares started plans of every algorithm, the public function, the raw mpi4py call,
+the library's own algorithms one by one, gloo where torch is installed, and a loop in Python, in one run, taking turns.
+Further options are passed on to it.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-
-from environment import ALLOWANCES, WHEELS  # noqa: E402
+import recorded
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("collective")
     parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--mpi", default="all", help="openmpi, mpich or all (the default)")
     args, options = parser.parse_known_args()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    for mpi in WHEELS:
-        tools = ROOT / f".venv-{mpi}" / "bin"
-        if not tools.exists():
-            print(f"{mpi}: no environment (make environments)")
-            continue
-        stem = ROOT / "benchmarks" / "results" / f"{args.collective}-{mpi}-{args.ranks}"
-        command = [tools / "mpiexec", "-n", str(args.ranks), tools / "hpcml", "bench", args.collective]
-        outputs = ["--json", f"{stem}.json", "--plot", f"{stem}.png"]
-        ran = subprocess.run(
-            [*map(str, command), *outputs, *options],
-            env={**ALLOWANCES, **os.environ},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
+    for mpi, tools in recorded.environments(args.mpi):
+        launcher = [str(tools / "mpiexec"), "-n", str(args.ranks)]
+        recorded.bench(
+            launcher, tools, f"{args.collective}-{mpi}-{args.ranks}", [args.collective, "--rivals", *options]
         )
-        Path(f"{stem}.txt").write_text(f"commit {commit.strip()}, {os.cpu_count()} cores\n{ran.stdout}")
-        print(ran.stdout)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import NoReturn
 from hpcml.runs.launch import Launch, find_launch, lone_worlds
 from hpcml.version import __version__
 
-COMMANDS = ("train", "predict", "bench", "verify")
+COMMANDS = ("train", "predict", "bench", "tune", "simulate", "draw", "verify")
 
 
 class Ending(Exception):
@@ -117,6 +117,10 @@ def _end(error: BaseException) -> int:
 
     from hpcml.collectives import CollectiveError
 
+    if not MPI.Is_initialized():  # a command that works on paper
+        said = ["hpcml: interrupted\n"] if isinstance(error, KeyboardInterrupt) else traceback.format_exception(error)
+        sys.stderr.write("".join(said))
+        return 130 if isinstance(error, KeyboardInterrupt) else 1
     comm = MPI.COMM_WORLD
     if isinstance(error, CollectiveError):
         if comm.rank == 0:

@@ -1,8 +1,8 @@
-"""Take the times of one collective, all algorithms in one run, alternating.
+"""Take the times of one collective, all candidates in one run, alternating.
 
 A timing is the mean over a batch of calls, of the slowest rank. Batches are long enough for the clock; the candidates
-take turns, so that a machine that drifts drifts for all of them. Where one call is long enough to be a batch, its
-input is written anew before it, outside the timing, so that caches do not flatter.
+take turns, so that a machine that drifts drifts for all of them. Their input is the same array, written anew before
+each batch, outside the timing, so that caches do not flatter where one call is long enough to be a batch.
 """
 
 from __future__ import annotations
@@ -15,15 +15,24 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
+from hpcml.bench import rivals as others
+from hpcml.bench.candidates import AUTO, NOTHING, ZERO_COPY, ZERO_COPY_OF, Candidate, candidate
+from hpcml.bench.data import Data, whole_bytes
+from hpcml.bench.rivals import NATIVE, Rival
+from hpcml.collectives.channel import channel_of
 from hpcml.collectives.ops import check_dtype, find
+from hpcml.collectives.shared import NAME as SHARED
 
 BATCH_SECONDS = 2e-3
-NOTHING, NATIVE, AUTO = "nothing", "native", "auto"
+SETTLED = 256 << 10  # bytes from which on what is far behind at one size is taken to be so at larger ones
 
 
 @dataclass
 class Results:
-    """Seconds of each timing, by (nbytes, algorithm); `nbytes` is the size of the whole array."""
+    """Seconds of each timing, by (nbytes, algorithm); `nbytes` is the size of the whole array.
+
+    left_out: rivals that were not measured, and why. line_rate: bytes per second of a link, or None if not given.
+    """
 
     collective: str
     dtype: str
@@ -33,6 +42,8 @@ class Results:
     nodes: int
     library: str
     seconds: dict[tuple[int, str], list[float]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    line_rate: float | None = None
 
     def median(self, nbytes: int, name: str) -> float:
         return float(np.median(self.seconds[nbytes, name]))
@@ -43,15 +54,22 @@ class Results:
     def names(self) -> list[str]:
         return list(dict.fromkeys(name for _, name in self.seconds))
 
+    def names_at(self, nbytes: int) -> list[str]:
+        return [name for size, name in self.seconds if size == nbytes]
+
+    def bound(self, nbytes: int) -> float | None:
+        """Seconds that the bytes take on the busiest link, if its rate is known."""
+        return bus_factor(self.collective, self.ranks) * nbytes / self.line_rate if self.line_rate else None
+
 
 def bus_factor(collective: str, ranks: int) -> float:
     """Bytes that must cross the busiest link, as a multiple of the array's bytes, whatever the algorithm.
 
     The derivation is that of nccl-tests' PERFORMANCE.md: in an all-reduce each item has to leave p−1 ranks and reach
-    p−1 ranks, 2(p−1) transfers over p links; in a broadcast or reduce each item crosses each link once at least.
+    p−1 ranks, 2(p−1) transfers over p links; in a broadcast, reduce or scan each item crosses some link once at least.
     """
     share = (ranks - 1) / ranks
-    factors = {"allreduce": 2 * share, "broadcast": 1.0, "reduce": 1.0, "barrier": 0.0}
+    factors = {"allreduce": 2 * share, "broadcast": 1.0, "reduce": 1.0, "scan": 1.0, "exscan": 1.0, "barrier": 0.0}
     return factors.get(collective, share) if ranks > 1 else 0.0
 
 
@@ -63,136 +81,86 @@ def measure(
     op: str = "sum",
     repeat: int = 15,
     progress: Callable[[str], None] = lambda text: None,
-    comm: MPI.Comm | None = None,
+    comm: MPI.Intracomm | None = None,
+    rivals: tuple[str, ...] = (),
+    give_up: float | None = None,
+    line_rate: float | None = None,
 ) -> Results:
-    """Time ``collective`` for each size in bytes. Called by every rank; times are those of the slowest rank."""
+    """Time ``collective`` for each size in bytes. Called by every rank; times are those of the slowest rank.
+
+    Args:
+        rivals: also time these kinds, of `hpcml.bench.rivals.KINDS`.
+        give_up: an algorithm, ours or the library's, that takes more than this multiple of the fastest's time at one
+            size of 256 KiB or more is not measured at larger ones; ``native``, ``auto`` and other rivals always are.
+        line_rate: bytes per second of a link, for the bound in the report.
+    """
     comm = MPI.COMM_WORLD if comm is None else comm
-    names = hc.algorithms(collective) if algorithms == "all" else algorithms.split(",")
+    nodes = channel_of(comm).machine.nodes
+    all_ours = [n for n in hc.algorithms(collective) if nodes == 1 or n != SHARED]
+    ours = all_ours if algorithms == "all" else algorithms.split(",")
     with hc.all_or_none(comm):
-        unknown = set(names) - set(hc.algorithms(collective))
+        unknown = set(ours) - set(hc.algorithms(collective))
         if unknown:
             known = ", ".join(hc.algorithms(collective))
             raise ValueError(f"unknown algorithm {', '.join(sorted(unknown))}: {collective} has {known}")
-        check_dtype(find(op), np.dtype(dtype))
-    names = [NATIVE, AUTO, *(n for n in names if n not in (NATIVE, AUTO)), NOTHING]
+        found_op, kind = find(op), np.dtype(dtype)
+        check_dtype(found_op, kind)
+    rows, left_out = others.find(collective, kind, found_op, comm, rivals)
+    by_name = {rival.name: rival for rival in rows}
+    zero_copy = [ZERO_COPY] if SHARED in ours and collective in ZERO_COPY_OF else []
+    names = [NATIVE, AUTO, *(n for n in ours if n not in (NATIVE, AUTO)), *zero_copy, *by_name, NOTHING]
+    library = MPI.Get_library_version().split("\n")[0].strip("\0 ")
     results = Results(
-        collective, dtype, op, comm.rank, comm.size, _nodes(comm), MPI.Get_library_version().split("\n")[0].strip("\0 ")
+        collective, dtype, op, comm.rank, comm.size, nodes, library, left_out=left_out, line_rate=line_rate
     )
-    for nbytes in sizes:
+    for nbytes in dict.fromkeys(whole_bytes(collective, n, kind.itemsize, comm.size) for n in sizes):
         progress(f"{collective} {nbytes} B")
-        calls = {name: _Candidate(collective, name, nbytes, np.dtype(dtype), op, comm) for name in names}
-        batch = {name: _batch_of(call, comm) for name, call in calls.items()}
-        times: dict[str, list[float]] = {name: [] for name in names}
-        for turn in range(repeat):
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                times[name].append(_time(calls[name], batch[name], comm))
-        for name in names:
-            slowest = hc.allreduce(np.array(times[name]), "max", comm=comm)
-            results.seconds[nbytes, name] = slowest.tolist()
-            calls[name].close()
+        data = Data(collective, nbytes, kind, found_op, comm)
+        results.seconds.update({(nbytes, n): t for n, t in of_one_size(names, data, by_name, repeat).items()})
+        if give_up is not None and nbytes >= SETTLED:
+            best = min(results.median(nbytes, name) for name in names if name != NOTHING)
+            kept = (NATIVE, AUTO, NOTHING, others.GLOO, others.LOOPS)
+            names = [n for n in names if n in kept or results.median(nbytes, n) <= give_up * best]
+    for rival in rows:
+        rival.close()
     return results
 
 
-class _Candidate:
-    """One algorithm on one size. ``call`` does it once; what it costs is all that is timed."""
-
-    def __init__(self, collective: str, name: str, nbytes: int, dtype: np.dtype, op: str, comm: MPI.Comm):
-        items = max(nbytes // dtype.itemsize, 1) if nbytes else 0
-        parts = collective in ("gather", "allgather")
-        mine = len(np.array_split(np.empty(items, bool), comm.size)[comm.rank]) if parts else items
-        self.x = np.ones(mine, dtype)
-        self._plan: hc.Plan | None = None
-        if name == NOTHING:
-            self.call: Callable[[], object] = _nothing
-        elif name == NATIVE:
-            self.call = _raw_mpi4py(collective, self.x, items, op, comm)
-        elif name == AUTO or collective == "barrier":
-            self.call = _public(collective, name, self.x, op, comm)
-        else:
-            in_place = collective == "broadcast"
-            options = {} if in_place else {"op": op}
-            self._plan = hc.plan(collective, self.x, algorithm=name, comm=comm, **options)  # type: ignore[arg-type]
-            self.call = _started(self._plan)
-
-    def refresh(self) -> None:
-        self.x[...] = 1
-
-    def close(self) -> None:
-        if self._plan is not None:
-            self._plan.close()
+def of_one_size(names: list[str], data: Data, rivals: dict[str, Rival], repeat: int) -> dict[str, list[float]]:
+    """The timings of each, those of the slowest rank; the same on every rank."""
+    rows = {name: candidate(name, data, rivals) for name in names}
+    batch = {name: _batch_of(row, data) for name, row in rows.items()}
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(repeat):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            times[name].append(_time(rows[name], batch[name], data))
+    for row in rows.values():
+        row.close()
+    return {name: hc.allreduce(np.array(times[name]), "max", comm=data.comm).tolist() for name in names}
 
 
-def _nothing() -> None:
-    pass
-
-
-def _started(plan: hc.Plan) -> Callable[[], object]:
-    start, wait = plan.start, plan.wait
-
-    def call() -> None:
-        start()
-        wait()
-
-    return call
-
-
-def _public(collective: str, name: str, x: np.ndarray, op: str, comm: MPI.Comm) -> Callable[[], object]:
-    if collective == "barrier":
-        return lambda: hc.barrier(algorithm=name, comm=comm)
-    function = getattr(hc, collective)
-    if collective in ("allreduce", "reduce"):
-        return lambda: function(x, op, algorithm=name, comm=comm)
-    return lambda: function(x, algorithm=name, comm=comm)
-
-
-def _raw_mpi4py(collective: str, x: np.ndarray, items: int, op: str, comm: MPI.Comm) -> Callable[[], object]:
-    """The call that a user of mpi4py would write, with everything it needs made beforehand."""
-    mpi_op = {"sum": MPI.SUM, "prod": MPI.PROD, "min": MPI.MIN, "max": MPI.MAX}.get(op, MPI.SUM)
-    out = np.empty(items, x.dtype)
-    counts = [len(part) for part in np.array_split(np.empty(items, bool), comm.size)]
-    root = comm.rank == 0
-    if collective == "allreduce":
-        return lambda: comm.Allreduce(x, out, mpi_op)
-    if collective == "reduce":
-        return lambda: comm.Reduce(x, out if root else None, mpi_op)
-    if collective == "broadcast":
-        return lambda: comm.Bcast(x)
-    if collective == "allgather":
-        return lambda: comm.Allgatherv(x, [out, counts])
-    if collective == "gather":
-        return lambda: comm.Gatherv(x, [out, counts] if root else None)
-    if collective == "scatter":
-        part = np.empty(counts[comm.rank], x.dtype)
-        return lambda: comm.Scatterv([x, counts] if root else None, part)
-    return comm.Barrier
-
-
-def _batch_of(candidate: _Candidate, comm: MPI.Comm) -> int:
+def _batch_of(row: Candidate, data: Data) -> int:
     """How many calls make a batch, the same on every rank."""
-    candidate.call()
+    first = data.comm.allreduce(_time(row, 1, data), op=MPI.MAX)
+    if first > 100 * BATCH_SECONDS:  # whatever the first call does once does not take as long
+        return 1
     calls = 1
     while calls < 1 << 12:
-        seconds = comm.allreduce(_time(candidate, calls, comm) * calls, op=MPI.MAX)
+        seconds = data.comm.allreduce(_time(row, calls, data) * calls, op=MPI.MAX)
         if seconds > BATCH_SECONDS:
             break
         calls *= 2
     return calls
 
 
-def _time(candidate: _Candidate, calls: int, comm: MPI.Comm) -> float:
+def _time(row: Candidate, calls: int, data: Data) -> float:
     """Seconds per call of this rank, over a batch."""
-    call = candidate.call
-    if calls == 1:
-        candidate.refresh()
-    comm.Barrier()
-    start = perf_counter()
-    for _ in range(calls):
-        call()
-    return (perf_counter() - start) / calls
-
-
-def _nodes(comm: MPI.Comm) -> int:
-    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    nodes = comm.allreduce(int(node.rank == 0))
-    node.Free()
-    return nodes
+    call = row.call
+    data.refresh()
+    row.refresh()
+    with row.held():
+        data.comm.Barrier()
+        start = perf_counter()
+        for _ in range(calls):
+            call()
+        return (perf_counter() - start) / calls

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from hpcml.collectives.memory import HUGE_PAGE, Lease
+
 HOST, DEVICE = "host", "device"
 
 
@@ -45,21 +47,12 @@ def describe(x: np.ndarray) -> str:
     return f"{x.dtype}{list(x.shape)}"
 
 
-HUGE_PAGE = 2 << 20
-
-
 def new(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array that is not initialised, as `numpy.empty`; a large one starts on the boundary of a huge page.
-
-    NumPy asks for huge pages from 4 MiB on, but where its memory starts anywhere half of them may be lost; and the
-    transports of MPI, which look up page after page, are slower on small ones.
-    """
+    """An array that is not initialised, as `numpy.empty`; a large one comes from `hpcml.collectives.memory`."""
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < HUGE_PAGE:
         return np.empty(shape, dtype)
-    memory = np.empty(nbytes + HUGE_PAGE, np.uint8)
-    start = -memory.ctypes.data % HUGE_PAGE
-    return memory[start : start + nbytes].view(dtype).reshape(shape)
+    return np.asarray(Lease(nbytes)).view(dtype).reshape(shape)
 
 
 def packed(x: np.ndarray) -> np.ndarray:

@@ -6,27 +6,31 @@ result goes where the input is.
 
 from __future__ import annotations
 
-from itertools import accumulate
-
 import numpy as np
 
-from hpcml.collectives import algorithms, choice
+from hpcml.collectives import algorithms, choice, shared
 from hpcml.collectives.channel import Channel
+from hpcml.collectives.choice import Choice
 from hpcml.collectives.contracts import CONTRACTS
 from hpcml.collectives.errors import ArgumentError
-from hpcml.collectives.native import Native
+from hpcml.collectives.machine import Machine
+from hpcml.collectives.native import Native, reducible
 from hpcml.collectives.ops import Op
 from hpcml.collectives.program import Program, make_program
 from hpcml.collectives.table import Layout, Table, lower
 
-PARTS = ("scatter", "gather", "allgather")  # collectives in which each rank holds, or gets, a part of its own
+IN_PLACE = ("allreduce", "reduce", "broadcast", "scan", "exscan")  # which can leave the result where the input was
+# Collectives in which each rank holds, or gets, a part of its own.
+PARTS = ("scatter", "gather", "allgather", "reduce_scatter")
 
 
 class Binding:
     """One collective on one communicator, for one data type and size.
 
-    counts: items of each rank's part for `PARTS`, else ``(n,)``. algorithm: a name from `algorithms`, or ``"auto"``.
-    said: the call in words, the same on every rank. Collective: ranks make their bindings in the same order.
+    counts: items of each rank's part for `PARTS`; those that rank s has for rank d, at s·p + d, for alltoall; else
+    ``(n,)``. algorithm: a name from `algorithms`, or ``"auto"``.
+    said: the call in words, the same on every rank. native: whether "auto" may take the MPI library's own.
+    Collective: ranks make their bindings in the same order.
     """
 
     def __init__(
@@ -39,21 +43,28 @@ class Binding:
         counts: tuple[int, ...],
         root: int = 0,
         said: str = "",
+        native: bool = True,
     ):
         self.said = said
         self._channel, self._collective, self._op, self._dtype = channel, collective, op, dtype
         self._counts, self._root = counts, root
-        self.nbytes = sum(counts) * dtype.itemsize
-        self.algorithm = self._chosen(algorithm)
-        self.segments = choice.segments(collective, self.algorithm, self.nbytes, channel.size)
-        self._tag = channel.next_tag()
+        self.nbytes = sum(counts) * dtype.itemsize // (channel.size if collective == "alltoall" else 1)
+        self.may_be_in_place = collective in IN_PLACE
+        taken = chosen(channel.machine, collective, algorithm, op, dtype, self.nbytes, native, root)
+        self.algorithm, self.segments = taken.algorithm, taken.segments
+        if self.algorithm == shared.NAME:  # what a channel keeps for it
+            self.nbytes += min(4 * self.nbytes + 4096, shared.ROOM) * channel.size
+        self.tag = channel.next_tag()
         self._programs: dict[bool, Program] = {}
+        self._spare: dict[bool, list[Program]] = {True: [], False: []}  # of those that ran in the background
 
     def program(self, in_place: bool) -> Program:
         """The program for this rank, made when it is first asked for."""
         program = self._programs.get(in_place)
         if program is None:
             program = self._programs[in_place] = self._make(in_place)
+            if self.algorithm == shared.NAME:  # serves both
+                self._programs[not in_place] = program
         return program
 
     def run(self, source: np.ndarray, target: np.ndarray) -> None:
@@ -66,25 +77,29 @@ class Binding:
         program.wait()
         program.release()
 
-    def _chosen(self, name: str) -> str:
-        op, size = self._op, self._channel.size
-        own_op = op is not None and op.ufunc is None
-        if name == "auto":
-            return "native" if own_op else choice.choose(self._collective, self.nbytes, size)
-        if name != "native":
-            algorithm = algorithms.named(self._collective, name)
-            if op is not None and not op.commutes and not (algorithm.ordered and self._root == 0):
-                raise ArgumentError(
-                    f"{self._collective}: algorithm {name!r} does not fold in rank order, and this op does not "
-                    "commute; use algorithm='auto' or 'native'"
-                )
-        return name
+    def launch(self, source: np.ndarray, target: np.ndarray, tag: int) -> Program:
+        """Begin a run in the background, beside others of this binding; return the program that does it."""
+        in_place = source is target
+        program = self._spare[in_place].pop() if self._spare[in_place] else self._make(in_place)
+        program.bind(source, target)
+        program.launch(tag)
+        return program
+
+    def landed(self, program: Program, in_place: bool) -> None:
+        """Take back a program that `launch` returned and that is complete."""
+        program.release()
+        self._spare[in_place].append(program)
 
     def _make(self, in_place: bool) -> Program:
         channel = self._channel
         if self.algorithm == "native":
             return Native(channel, self._collective, self._op, self._dtype, self._counts, self._root)
-        return make_program(channel, self.table(in_place), self._tag, self._op, self._dtype)
+        if self.algorithm == shared.NAME:
+            from hpcml.collectives.shared.program import Shared
+
+            of = self._collective, self._op, self._dtype, self._counts, self._root
+            return Shared(channel, *of, self.tag, self.said)
+        return make_program(channel, self.table(in_place), self.tag, self._op, self._dtype)
 
     def table(self, in_place: bool) -> Table:
         """The steps of this rank."""
@@ -92,7 +107,13 @@ class Binding:
         algorithm = algorithms.named(self._collective, self.algorithm)
         blocks = algorithm.blocks(channel.size, self.segments)
         return lower(
-            algorithm.schedule(channel.rank, channel.size, self._root, self.segments),
+            algorithm.schedule(
+                channel.rank,
+                channel.size,
+                self._root,
+                self.segments,
+                *algorithm.by_nodes(channel.size, channel.machine.lanes),
+            ),
             channel.rank,
             channel.size,
             self._layout(blocks, in_place),
@@ -102,21 +123,55 @@ class Binding:
         )
 
     def _layout(self, blocks: int, in_place: bool) -> Layout:
-        """Where blocks lie: in the full array, or in this rank's part of it."""
-        items = self._counts if self._collective in PARTS else _even(self._counts[0], blocks)
+        """Where blocks lie: what a rank holds, or gets, lies side by side in the order of the blocks."""
+        # Parts are cut further where the algorithm has several blocks a rank.
+        items = [n for part in self._counts for n in _even(part, blocks // len(self._counts))]
         sizes = np.array(items, np.int64) * self._dtype.itemsize
-        starts = np.array([0, *accumulate(sizes.tolist())][:-1], np.int64)
         contract = CONTRACTS[self._collective]
 
         def places(held: np.ndarray) -> np.ndarray:
-            only_own = self._collective in PARTS and not held.all()
-            first = starts[held][0] if only_own and held.any() else 0
-            return np.where(held, starts - first, -1)
+            return np.where(held, np.cumsum(sizes * held) - sizes, -1)
 
         rank, size = self._channel.rank, self._channel.size
         before = contract.before(rank, size, blocks, self._root)
         after = contract.after(rank, size, blocks, self._root)
         return Layout(sizes, places(before), places(after), in_place)
+
+
+def chosen(
+    machine: Machine,
+    collective: str,
+    name: str,
+    op: Op | None,
+    dtype: np.dtype,
+    nbytes: int,
+    native: bool = True,
+    root: int = 0,
+) -> Choice:
+    """What runs where ``name`` is asked for; ArgumentError where that cannot do it."""
+    own_op = op is not None and op.ufunc is None
+    if name == "auto" and own_op:
+        return Choice("native", 1, None, "an MPI.Op of the user's own is the MPI library's affair")
+    if name == "auto":
+        can = {
+            "native": native and (op is None or reducible(dtype) is not None),
+            shared.NAME: native and machine.shares and machine.nodes == 1,  # it gets on in its own calls only, too
+        }
+        return choice.choose(machine, collective, nbytes, lambda candidate: can.get(candidate, True))
+    if name == shared.NAME:
+        if machine.nodes > 1:
+            raise ArgumentError(
+                f"{collective}: algorithm 'shared' needs all ranks on one node, and these {machine.size} are on "
+                f"{machine.nodes}; use algorithm='auto', or a communicator of Split_type(MPI.COMM_TYPE_SHARED)"
+            )
+    elif name != "native":
+        algorithm = algorithms.named(collective, name)
+        if op is not None and not op.commutes and not (algorithm.ordered and root == 0):
+            raise ArgumentError(
+                f"{collective}: algorithm {name!r} does not fold in rank order, and this op does not "
+                "commute; use algorithm='auto' or 'native'"
+            )
+    return Choice(name, choice.segments(machine, collective, name, nbytes), None, "asked for")
 
 
 def _even(count: int, blocks: int) -> list[int]:

@@ -6,19 +6,24 @@ it lives as long as that, and is freed with it.
 
 from __future__ import annotations
 
-import atexit
 import functools
-import hashlib
-import weakref
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any, NoReturn
 
 import numpy as np
 from mpi4py import MPI
 
+from hpcml.collectives import sites
+from hpcml.collectives.agreement import Agreement, fingerprint, is_common
 from hpcml.collectives.errors import ArgumentError, MismatchError, ranks_phrase
-from hpcml.collectives.stall import AGREEING, Alarms, farewell
+from hpcml.collectives.machine import find_machine
+from hpcml.collectives.naming import members, records, told_apart
+from hpcml.collectives.shared.mapping import can_share
+from hpcml.collectives.stall import AGREEING, Alarms, open_channels
+from hpcml.collectives.waits import waiting
 
 KEPT = 256  # bindings kept per communicator; the one unused for longest goes first
 KEPT_BYTES = 1 << 28  # and the bytes of the arrays they are for, as their scratch memory is of that order
@@ -27,53 +32,106 @@ LISTEN = 1024  # calls between two looks for alarms of others, on a rank that ne
 
 
 class Channel:
-    """A communicator of hpcml's own, and the bindings on it."""
+    """A communicator of hpcml's own, and the bindings on it. Collective: every rank of ``comm`` makes it.
+
+    enter: count a call, and remember what it was; every rank enters the same calls in the same order. A call that is
+    not agreed on in another way enters here, and where the channel is checked this is where ranks compare it.
+    """
+
+    enter: Callable[[str], None]
 
     def __init__(self, comm: MPI.Comm):
+        from hpcml.collectives.checking import wanted
+
         if comm.Is_inter():
             raise TypeError("collectives need an intracommunicator, got an intercommunicator: merge it first (Merge)")
         self.comm = comm.Dup()
         self.comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size = comm.rank, comm.size
+        self.machine = find_machine(self.comm)
         self.number = 0  # of calls entered
         self.alarms = Alarms(self)
+        self.serial = next(_serials())  # in the order in which they were made
+        self.in_native = 0  # the number of the call in which this rank is inside the MPI library
         self._calls: list[str | None] = [None] * REMEMBERED
+        self._sites: list[sites.Site | None] | None = None
+        self.name = ""
         self._parent = comm
         self._abandoned = self.freed = False
         self.bindings: OrderedDict[Hashable, Any] = OrderedDict()
         self._kept_bytes = 0
-        self._tags = 0
-        self._last_tag: int = MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 32767
-        _open_channels().add(self)
+        self._tags = self._flights = 0
+        self._half_tags: int = (MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 32767) // 2
+        self._agreement = Agreement(self)
+        self.check(bool(self._folded("max", [wanted()])[0]))
+        if records():
+            self.record()
+        if self.machine.nodes == 1 and self.size > 1:
+            self.machine = replace(self.machine, shares=can_share(self))
+        open_channels().add(self)
 
-    def enter(self, call: str) -> None:
-        """Count a call, and remember what it was; every rank enters the same calls in the same order."""
+    def check(self, on: bool) -> None:
+        """Whether every call is compared from now on. Ranks must turn it on, and off, between the same two calls."""
+        self.checked = on
+        # On the instance, so that a call that is not checked pays nothing for the question.
+        self.enter = self._enter_checked if on and self.size > 1 else self._count
+
+    def _count(self, call: str) -> None:
         self.number = number = self.number + 1
         self._calls[number % REMEMBERED] = call
+        if self._sites is not None:
+            self._sites[number % REMEMBERED] = sites.here()
         if not number % LISTEN:
             self.alarms.hear()
+
+    def _enter_checked(self, call: str) -> None:
+        self._count(AGREEING + call)
+        self._compare(call.partition("(")[0], call)
 
     def call_numbered(self, number: int) -> str | None:
         """What the call of that number was, if it is one of the last; None otherwise."""
         return self._calls[number % REMEMBERED] if 0 <= self.number - number < REMEMBERED else None
 
+    def record(self) -> None:
+        """From now on remember the lines that calls came from, and have a name that other ranks understand."""
+        self._sites = [None] * REMEMBERED
+        self.name = told_apart(members(self._parent))
+
+    def call_in_words(self, number: int, site: sites.Site | None = None) -> str:
+        """A call and its line; ``site``: where that is known to the caller."""
+        if site is None and self._sites is not None:
+            site = self._sites[number % REMEMBERED]
+        return (self.call_numbered(number) or "a call").removeprefix(AGREEING) + sites.at(site)
+
+    def last_calls(self) -> list[tuple[int, str]]:
+        """The calls that are remembered, by number."""
+        first = max(1, self.number - REMEMBERED + 1)
+        return [(number, self.call_in_words(number)) for number in range(first, self.number + 1)]
+
     def abandon(self) -> None:
         """Leave this channel, which has messages in it that nobody will take; the next call makes another."""
-        self._abandoned = True
-        _open_channels().discard(self)
-        self._parent.Delete_attr(_keyval())
+        if not self._abandoned:
+            self._abandoned = True
+            self._parent.Delete_attr(_keyval())
 
     def free(self) -> None:
         self.freed = True
         self.bindings.clear()
-        _open_channels().discard(self)
+        open_channels().discard(self)
         if not self._abandoned:
             self.comm.Free()
 
     def next_tag(self) -> int:
         """A tag for a new binding. Bindings are made in the same order on every rank, so it is the same on all."""
-        self._tags = self._tags % self._last_tag + 1
+        self._tags = self._tags % self._half_tags + 1
         return self._tags
+
+    def flight_tags(self, count: int) -> int:
+        """The first of ``count`` tags for runs in the background; these are begun in the same order on every rank."""
+        if self._flights + count > self._half_tags:
+            self._flights = 0
+        self._flights += count
+        return self._half_tags + self._flights - count + 1
 
     def find(self, key: Hashable) -> Any:
         """The binding kept under ``key``, or None. Ranks look up in one order, so they forget in one order."""
@@ -89,35 +147,60 @@ class Channel:
         while len(self.bindings) > KEPT or (self._kept_bytes > KEPT_BYTES and len(self.bindings) > 1):
             self._kept_bytes -= self.bindings.popitem(last=False)[1].nbytes
 
-    def agree(self, call: str, said: str, error: Exception | None = None) -> None:
-        """Check that every rank said the same and none has an error.
+    @functools.cached_property
+    def processes(self) -> tuple[Hashable, ...]:
+        """Who the ranks are, to be compared between channels: their ranks in MPI.COMM_WORLD, if they are in it."""
+        found = self.comm.group.Translate_ranks(None, MPI.COMM_WORLD.group)
+        return tuple(rank if rank != MPI.UNDEFINED else object() for rank in found)
+
+    @functools.cached_property
+    def members(self) -> frozenset[Hashable]:
+        return frozenset(self.processes)
+
+    def agree(self, call: str, said: str, error: Exception | None = None, tell: Sequence[int] = ()) -> np.ndarray:
+        """Check that every rank said the same and none has an error; return all ranks' ``tell``, shape (p, k).
 
         Raises on every rank alike: `ArgumentError` where all have the same error, `MismatchError` with what each rank
-        said otherwise. Where all is well it costs one all-reduce of 40 bytes. Enters the call.
+        said otherwise. Where all is well it costs one all-reduce of 24 + 8·p·k bytes. Enters the call.
+
+        tell: k integers of at least 0, to be known to all; every rank has as many.
         """
-        self.enter(AGREEING + (said if error is None else f"{call}: {error}"))
-        text = said if error is None else str(error)
-        digest = hashlib.blake2b(text.encode(), digest_size=14).digest()
-        a, b = int.from_bytes(digest[:7], "little"), int.from_bytes(digest[7:], "little")
-        # Everybody has the same number where the largest is also the smallest.
-        largest = self._folded("max", [a, -a, b, -b, int(error is not None)]).tolist()
-        if not largest[4] and largest[0] == -largest[1] and largest[2] == -largest[3]:
-            self._calls[self.number % REMEMBERED] = said
-            return
-        self._calls[self.number % REMEMBERED] = None  # it is known; alarms about it come too late
-        ranks: dict[str, list[int]] = {}
-        for rank, theirs in enumerate(self.comm.allgather(text)):
-            ranks.setdefault(theirs, []).append(rank)
-        if len(ranks) == 1:
+        self._count(AGREEING + (said if error is None else f"{call}: {error}"))
+        return self._compare(call, said, error, tell)
+
+    def _compare(self, call: str, said: str, error: Exception | None = None, tell: Sequence[int] = ()) -> np.ndarray:
+        """Compare what the ranks say of the call that they have just entered, and its number; as `agree`."""
+        number, text = self.number, said if error is None else str(error)
+        told: np.ndarray = np.zeros((self.size, len(tell)), np.int64)
+        told[self.rank] = tell
+        word = fingerprint(text) + number
+        if len(tell) and not self.checked:  # in one message, which only a rank with as much to tell understands
+            folded = self._folded("max", [word, -word, int(error is not None), *told.reshape(-1).tolist()])
+            reached, told = is_common(*folded[:3].tolist()), folded[3:].reshape(told.shape)
+        else:
+            reached = self._agreement.reached(word, error is not None)
+            if reached and len(tell):
+                told = self._folded("max", told.reshape(-1)).reshape(told.shape)
+        if reached:
+            self._calls[number % REMEMBERED] = said
+            return told
+        self._calls[number % REMEMBERED] = None  # it is known; alarms about it come too late
+        # Some ranks may have looked up what others did not know: what is forgotten next would not be the same.
+        self.bindings.clear()
+        self._kept_bytes = 0
+        self._disagree(call, text, error is not None)
+
+    def _disagree(self, call: str, text: str, failed: bool) -> NoReturn:
+        """Raise what all ranks have to raise, once it is known that they do not agree."""
+        said = self.comm.allgather((self.number, text, sites.at(sites.here())))
+        if len({text for _, text, _ in said}) == 1 and failed:
             raise ArgumentError(f"{call}: {text}")
+        numbered = len({number for number, _, _ in said}) > 1
+        ranks: dict[str, list[int]] = {}
+        for rank, (number, theirs, site) in enumerate(said):
+            ranks.setdefault(f"{theirs}{site}" + f" (call {number} on this communicator)" * numbered, []).append(rank)
         listing = "; ".join(f"{ranks_phrase(at)}: {theirs}" for theirs, at in ranks.items())
         raise MismatchError(f"{call}: the ranks' calls do not fit together. {listing}. Every rank must pass the same.")
-
-    def numbers(self, mine: Sequence[int]) -> np.ndarray:
-        """All ranks' integers, shape (p, k): the k of this rank are ``mine``. Every rank passes as many."""
-        table = np.zeros((self.size, len(mine)), np.int64)
-        table[self.rank] = mine
-        return self._folded("sum", table.reshape(-1)).reshape(table.shape)
 
     def any(self, call: str, flag: bool) -> bool:
         """Whether ``flag`` is set on any rank. Enters the call."""
@@ -147,17 +230,15 @@ def channel_of(comm: MPI.Comm | None) -> Channel:
         comm = MPI.COMM_WORLD
     channel: Any = comm.Get_attr(_keyval())
     if channel is None:
-        channel = Channel(comm)
+        with waiting("the first collective on a communicator"):
+            channel = Channel(comm)
         comm.Set_attr(_keyval(), channel)
     return channel
 
 
 @functools.cache
-def _open_channels() -> weakref.WeakSet[Channel]:
-    """The channels of this process; they take their leave when it ends."""
-    channels: weakref.WeakSet[Channel] = weakref.WeakSet()
-    atexit.register(lambda: farewell(list(channels)))
-    return channels
+def _serials() -> count[int]:
+    return count()
 
 
 @functools.cache

@@ -3,6 +3,9 @@
 It holds no GIL, allocates nothing, and serves any data type, any op and any MPI library: what differs is data in the
 plan's *state*, an int64 vector. Where a message does not arrive for a while it returns, so that Python can look around
 (signals, a watchdog), and it goes on where it stopped when it is called again.
+
+`progress` is what a thread of its own runs: it goes round the plans that are under way in the background, which it
+finds on a *board*.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit
 
+from hpcml.collectives.atomics import exchange_if_equal, load_acquire, store_release
 from hpcml.collectives.native_call import call, int64_at
 from hpcml.collectives.table import (
     A_AT,
@@ -58,6 +62,19 @@ STATE = BUFFERS + 3
 DONE, STALLED = 0, -1  # what `run` returns; an MPI error code otherwise
 
 SPINS = 200  # polls before the processor is offered to others: other ranks may share it
+POST_ONLY = -1  # patience with which nothing is waited for: messages are posted up to the first wait
+
+# The board: what `progress` is told, one int64 each. Then come the places for plans.
+STOP, USED, BOARD_YIELD, BOARD_SLEEP, HEADER = range(5)
+# A place for a plan. Whoever holds LOCK may run the plan, or take it away.
+LOCK, PLAN, RESULT, PLACE = range(4)
+PLACES = 1024
+BOARD = HEADER + PLACES * PLACE
+
+STOPPED, IDLE = 1, 0  # what `progress` returns
+EAGER_ROUNDS = 100  # fruitless rounds before the thread sleeps between two: the cores are for those who compute
+LINGER_ROUNDS = 2000  # rounds with nothing under way before it returns
+SLEEP_MICROSECONDS = 20
 
 
 @njit(inline="always")
@@ -72,6 +89,8 @@ def _post(state, function, buffer, row):
 
 @njit(inline="always")
 def _wait(state, request, patience):
+    if patience < 0:
+        return np.int64(STALLED)
     flag = carray(int64_at(state[FLAG]), 1)
     flag[0] = 0
     polls = 0
@@ -125,3 +144,62 @@ def run(address, patience):
         at += 1
     state[NEXT] = 0
     return DONE
+
+
+@njit(inline="always")
+def _visit(place):
+    """Run the plan at that place of the board a little. 2: it got on; 1: it did not; 0: there is nothing to run."""
+    if load_acquire(place + 8 * PLAN) == 0:
+        return 0
+    if not exchange_if_equal(place + 8 * LOCK, 0, 1):
+        return 1
+    outcome = 0
+    words = carray(int64_at(place), PLACE)
+    if words[PLAN] != 0 and words[RESULT] == STALLED:
+        state = carray(int64_at(words[PLAN]), STATE)
+        before = state[NEXT]
+        words[RESULT] = run(words[PLAN], 0)
+        outcome = 2 if words[RESULT] != STALLED or state[NEXT] != before else 1
+    store_release(place + 8 * LOCK, 0)
+    return outcome
+
+
+@njit("int64(int64)", nogil=True, cache=True)
+def progress(address):
+    """Go round the plans on the board at ``address``; return `IDLE` when there are none for a while, or `STOPPED`."""
+    board = carray(int64_at(address), BOARD)
+    fruitless = empty = 0
+    while load_acquire(address + 8 * STOP) == 0:
+        found = moved = False
+        for number in range(load_acquire(address + 8 * USED)):
+            outcome = _visit(address + 8 * (HEADER + number * PLACE))
+            found |= outcome > 0
+            moved |= outcome > 1
+        empty = 0 if found else empty + 1
+        fruitless = 0 if moved else fruitless + 1
+        if empty > LINGER_ROUNDS:
+            return IDLE
+        if fruitless > EAGER_ROUNDS:
+            call(board[BOARD_SLEEP], (np.uint32(SLEEP_MICROSECONDS),))
+        elif not moved:
+            call(board[BOARD_YIELD], ())
+    return STOPPED
+
+
+@njit("void(int64, int64)", nogil=True, cache=True)
+def hand_over(place, plan):
+    """Put a plan, which is not done, on a place of the board that is free."""
+    carray(int64_at(place), PLACE)[RESULT] = STALLED
+    store_release(place + 8 * PLAN, plan)
+
+
+@njit("int64(int64, int64)", nogil=True, cache=True)
+def take_back(board, place):
+    """Take the plan off its place, once nobody runs it; return how far it is, as `run` does."""
+    while not exchange_if_equal(place + 8 * LOCK, 0, 1):
+        call(carray(int64_at(board), BOARD)[BOARD_YIELD], ())
+    words = carray(int64_at(place), PLACE)
+    words[PLAN] = 0
+    result = words[RESULT]
+    store_release(place + 8 * LOCK, 0)
+    return result

@@ -23,6 +23,7 @@ class Op:
     finishes: bool = False
 
 
+REDUCTIONS = ("allreduce", "reduce", "reduce_scatter", "scan", "exscan")  # the collectives that have an op
 USERS_OWN = "an MPI.Op of the user's own"
 
 # "V" is how NumPy classes bfloat16.
@@ -66,6 +67,16 @@ def check_dtype(op: Op, dtype: np.dtype) -> None:
         return
     hint = {"b": "; for a count pass x.astype(int), for any/all use op='lor'/'land'"}.get(dtype.kind, "")
     raise TypeError(f"op {op.name!r} is not defined for {dtype}{hint}")
+
+
+def fold(op: Op, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """``out[i] = a[i] ∘ b[i]``, by NumPy, or by MPI where the op is a user's own; ``out`` may be ``a`` or ``b``."""
+    if op.ufunc is not None:
+        op.ufunc(a, b, out=out, casting="unsafe")  # logical ufuncs give booleans
+        return
+    result = b.copy()  # MPI reduces into its right operand
+    op.mpi.Reduce_local(a, result)
+    out[:] = result
 
 
 def divide(total: np.ndarray, ranks: int, out: np.ndarray) -> None:

@@ -17,10 +17,12 @@ from mpi4py import MPI
 
 from hpcml.collectives import table as t
 from hpcml.collectives.arrays import new
+from hpcml.collectives.background import FULL, background
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
-from hpcml.collectives.ops import Op, divide
+from hpcml.collectives.ops import Op, divide, fold
 from hpcml.collectives.stall import Stall
+from hpcml.collectives.under_way import TAKE_TURNS, others_advance, under_way
 
 STALLED = -1  # what the engine returns where a message has not come yet
 INTERRUPTED = -2  # it did not return at all
@@ -31,22 +33,38 @@ LOOK_AROUND = 20_000  # polls of the engine between two looks at Python's signal
 class Program(Protocol):
     """``start`` posts what can be posted, ``wait`` completes. One start, one wait, in turn, any number of times.
 
-    ``bind`` says on which memory; ``release`` lets go of it.
+    ``bind`` says on which memory; ``release`` lets go of it. ``launch`` starts in the background, with a tag of that
+    run's own (several may be under way); ``test`` tells whether it is complete, without waiting; ``forget`` says that
+    nobody will ask.
     """
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None: ...
     def release(self) -> None: ...
     def start(self) -> None: ...
+    def launch(self, tag: int) -> None: ...
+    def test(self) -> bool: ...
     def wait(self) -> None: ...
+    def forget(self) -> None: ...
 
 
 def make_program(channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype) -> Program:
     """The executor for that op (None: nothing is folded) and data type."""
-    from hpcml.collectives import fold
+    from hpcml.collectives import fold as kernels
 
-    if op is None or fold.has_kernel(op, dtype):
+    if op is None or kernels.has_kernel(op, dtype):
         return Compiled(channel, table, tag, op, dtype)
     return Walked(channel, table, tag, op, dtype)
+
+
+def path(algorithm: str, op: Op | None, dtype: np.dtype) -> str:
+    """Who moves and folds the data, in words."""
+    from hpcml.collectives import fold
+
+    if algorithm == "native":
+        return "one call of the MPI library"
+    if op is None or fold.has_kernel(op, dtype):
+        return "the compiled engine, on MPI's point-to-point messages"
+    return f"Python and NumPy, on MPI's point-to-point messages: the engine has no kernel for {op.name} of {dtype}"
 
 
 @functools.cache
@@ -69,7 +87,7 @@ class Compiled:
 
     def __init__(self, channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype):
         from hpcml.collectives import engine as e
-        from hpcml.collectives import fold
+        from hpcml.collectives import fold as kernels
 
         self._rows = table.rows
         self._requests = np.zeros(max(table.slots, 1) * MPI._sizeof(MPI.Request), np.uint8)
@@ -83,17 +101,19 @@ class Compiled:
         for place, address in _addresses().items():
             state[place] = address
         if op is not None:
-            state[e.FOLD_KERNEL] = fold.fold_kernel(op.name, dtype).address
-            state[e.FINISH_KERNEL] = fold.finish_kernel(dtype).address if op.finishes else 0
+            state[e.FOLD_KERNEL] = kernels.fold_kernel(op.name, dtype).address
+            state[e.FINISH_KERNEL] = kernels.finish_kernel(dtype).address if op.finishes else 0
         state[e.RANKS] = channel.size
         state[e.BUFFERS + t.SCRATCH] = self._scratch.ctypes.data
         self._input, self._output = e.BUFFERS + t.INPUT, e.BUFFERS + t.OUTPUT
         self._address = state.ctypes.data
         self._run: Callable[[int, int], int] = e.run
-        self._next = e.NEXT
+        self._next, self._tag = e.NEXT, e.TAG
+        self._place = FULL  # on the board of the background thread
         self._channel = channel
         self._number = 0  # of the call that it runs in
         self._pending = 0
+        self._forgotten = False
         self._arrays: tuple = ()
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
@@ -105,7 +125,17 @@ class Compiled:
     def release(self) -> None:
         self._arrays = ()
 
-    def start(self) -> None:
+    def launch(self, tag: int) -> None:
+        from hpcml.collectives.engine import POST_ONLY
+
+        self._state[self._tag] = tag
+        self.start(POST_ONLY)
+        _let_go_of_forgotten()
+        thread = background() if self._pending == STALLED else None
+        if thread is not None:
+            self._place = thread.hand_over(self._address)
+
+    def start(self, patience: int = FIRST_LOOK) -> None:
         if self._pending:
             raise CommunicationError(
                 "this collective was interrupted or failed before, in the middle of its messages: end the program, "
@@ -113,9 +143,21 @@ class Compiled:
             )
         self._pending = INTERRUPTED  # what stays if an exception comes from a signal between here and the next line
         self._number = self._channel.number
-        self._pending = self._run(self._address, FIRST_LOOK)
+        self._pending = self._run(self._address, patience)
         if self._pending:
-            _under_way().add(self)
+            under_way().add(self)
+
+    def test(self) -> bool:
+        if self._place != FULL:
+            if not background().is_complete(self._place):  # type: ignore[union-attr]
+                return False
+            self._take_back()
+        elif self._pending == STALLED:
+            self._pending = self._run(self._address, FIRST_LOOK)
+        if self._pending == STALLED:
+            return False
+        self._settle()
+        return True
 
     def wait(self) -> None:
         if self._pending:
@@ -123,15 +165,40 @@ class Compiled:
 
     def _wait_long(self) -> None:
         """Control comes back from the engine now and then, so that Ctrl-C is heard, and alarms of other ranks."""
+        if self._place != FULL:
+            self._take_back()
         stall: Stall | None = None
-        while self._pending == STALLED:
-            self._pending = self._run(self._address, LOOK_AROUND)
-            if self._pending == STALLED:
-                stall = stall or Stall(self._channel, self._number)
-                stall.look_around(int(self._rows[self._state[self._next], t.PEER]))
+        polls = 0
+        try:
+            while self._pending == STALLED:
+                patience = TAKE_TURNS if others_advance(self) else LOOK_AROUND
+                self._pending = self._run(self._address, patience)
+                polls += patience
+                if self._pending == STALLED and polls >= LOOK_AROUND:
+                    polls = 0
+                    stall = stall or Stall(self._channel, self._number, int(self._state[self._tag]))
+                    stall.look_around(self._rows, int(self._state[self._next]))
+        finally:
+            if stall:
+                stall.over()
+        self._settle()
+
+    def advance(self) -> None:
+        if self._pending == STALLED and self._place == FULL:
+            self._pending = self._run(self._address, 0)
+
+    def forget(self) -> None:
+        self._forgotten = True
+
+    def _take_back(self) -> None:
+        """From the thread that drove it in the background."""
+        self._pending = background().take_back(self._place)  # type: ignore[union-attr]
+        self._place = FULL
+
+    def _settle(self) -> None:
         if self._pending:
             self._fail(self._pending)
-        _under_way().discard(self)
+        under_way().discard(self)
 
     def _fail(self, code: int) -> NoReturn:
         row = self._rows[self._state[self._next]]
@@ -142,10 +209,11 @@ class Compiled:
         )
 
 
-@functools.cache
-def _under_way() -> set[Compiled]:
-    """Programs whose messages are not complete. MPI still works on their memory, whoever else has forgotten them."""
-    return set()
+def _let_go_of_forgotten() -> None:
+    """End those that nobody will wait for and that are complete by now."""
+    for program in [p for p in list(under_way()) if isinstance(p, Compiled) and p._forgotten]:
+        if program.test():
+            program.release()
 
 
 class Walked:
@@ -157,7 +225,7 @@ class Walked:
         self._rows = table.rows.tolist()
         self._requests = [MPI.REQUEST_NULL] * table.slots
         self._buffers = [np.empty(0, np.uint8)] * 2 + [np.empty(table.scratch, np.uint8)]
-        self._next = 0
+        self._next = self._number = 0
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
         self._buffers[:2] = [a.reshape(-1).view(np.uint8) for a in (source, target)]
@@ -166,14 +234,48 @@ class Walked:
         self._buffers[:2] = [np.empty(0, np.uint8)] * 2
 
     def start(self) -> None:
-        self._next = 0
+        self._next, self._number = 0, self._channel.number
+        under_way().add(self)
         while self._next < len(self._rows) and self._rows[self._next][t.CODE] != t.WAIT:
             self._step(self._rows[self._next])
             self._next += 1
 
+    def launch(self, tag: int) -> None:
+        """It gets on when it is tested or waited for: Python has no thread to spare for it."""
+        self._tag = tag
+        self.start()
+
+    def test(self) -> bool:
+        while self._next < len(self._rows):
+            row = self._rows[self._next]
+            if row[t.CODE] == t.WAIT:
+                if not self._requests[row[t.SLOT]].Test():
+                    return False
+            else:
+                self._step(row)
+            self._next += 1
+        under_way().discard(self)
+        return True
+
+    def advance(self) -> None:
+        self.test()
+
     def wait(self) -> None:
-        for row in self._rows[self._next :]:
-            self._step(row)
+        polls, stall = 0, None
+        try:
+            while not self.test():
+                others_advance(self)
+                os.sched_yield()
+                polls += 1
+                if not polls % LOOK_AROUND:
+                    stall = stall or Stall(self._channel, self._number, self._tag)
+                    stall.look_around(self._rows, self._next)
+        finally:
+            if stall:
+                stall.over()
+
+    def forget(self) -> None:
+        """Nothing: it is kept while it is under way."""
 
     def _step(self, row: list[int]) -> None:
         code, peer, slot, count = row[t.CODE], row[t.PEER], row[t.SLOT], row[t.COUNT]
@@ -182,32 +284,13 @@ class Walked:
             self._requests[slot] = self._comm.Isend([self._bytes(a, count), MPI.BYTE], peer, self._tag)
         elif code == t.RECV:
             self._requests[slot] = self._comm.Irecv([self._bytes(dst, count), MPI.BYTE], peer, self._tag)
-        elif code == t.WAIT:
-            self._wait_for(self._requests[slot], peer)
         elif code == t.COPY:
             self._bytes(dst, count)[:] = self._bytes(a, count)
         elif code == t.FOLD:
-            self._fold(self._items(dst, count), self._items(a, count), self._items(b, count))
+            assert self._op is not None
+            fold(self._op, self._items(a, count), self._items(b, count), self._items(dst, count))
         elif code == t.FINISH:
             divide(self._items(a, count), self._ranks, self._items(dst, count))
-
-    def _wait_for(self, request: MPI.Request, peer: int) -> None:
-        polls, stall = 0, None
-        while not request.Test():
-            os.sched_yield()
-            polls += 1
-            if not polls % LOOK_AROUND:
-                stall = stall or Stall(self._channel, self._channel.number)
-                stall.look_around(peer)
-
-    def _fold(self, dst: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-        assert self._op is not None
-        if self._op.ufunc is not None:
-            self._op.ufunc(a, b, out=dst, casting="unsafe")  # logical ufuncs give booleans
-            return
-        result = b.copy()  # MPI reduces into its right operand
-        self._op.mpi.Reduce_local(a, result)
-        dst[:] = result
 
     def _bytes(self, place: tuple[int, int], count: int) -> np.ndarray:
         return self._buffers[place[0]][place[1] : place[1] + count]

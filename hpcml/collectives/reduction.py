@@ -1,16 +1,24 @@
-"""All-reduce and reduce: arrays of all ranks folded into one."""
+"""All-reduce, reduce, reduce-scatter and scans: arrays of all ranks folded."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
-from hpcml.collectives import arrangement, ops, structure
-from hpcml.collectives.arrangement import OpLike
+from hpcml.collectives import ops, request, structure
+from hpcml.collectives.arguments import OpLike, in_shared_memory, same_everywhere
+from hpcml.collectives.arrangement import arranged
 from hpcml.collectives.arrays import new
 from hpcml.collectives.channel import Channel, channel_of
+from hpcml.collectives.manner import BLOCKING, Manner
+from hpcml.collectives.reproducible import depends_on_order
+from hpcml.collectives.reproducible import reduction_steps as reproducible_steps
+from hpcml.collectives.request import Steps
+from hpcml.collectives.shared import NAME as SHARED
+from hpcml.collectives.shared import WORTHWHILE
 
 
 def allreduce(
@@ -31,11 +39,11 @@ def allreduce(
         x: array of any shape and layout, or a list, tuple or dict of arrays (nested, too), which is fused into one
             message a data type and comes back in the same structure. Not changed, unless it is also ``out``.
         op: "sum", "prod", "min", "max", "mean", "land", "lor", "lxor", "band", "bor", "bxor", or an `MPI.Op`. The mean
-        of
-            integers is float64.
+            of integers is float64.
         algorithm: "auto", "native" (the MPI library's own), or a name from ``algorithms("allreduce")``.
         out: where to put the result, of the result's shape and dtype; may be ``x``: in place.
-        reproducible: the same bits for any number and order of ranks. Integers and order-free ops only, so far.
+        reproducible: the same bits for any algorithm, split, number and order of ranks; for op "sum" and "mean" the
+            exact sum, rounded once (see `hpcml.collectives.exact`), for "min" and "max", too. Not for "prod" of floats.
         axis: 0 folds the local array along its first axis, whose length may differ between ranks, before all else.
 
     Returns:
@@ -52,23 +60,15 @@ def allreduce(
     channel = channel_of(comm)
     plain = axis is None and not reproducible
     if plain and type(x) is np.ndarray and type(op) is str and type(algorithm) is str:
-        binding = channel.find(("allreduce", algorithm, op, x.dtype, x.shape, 0))
+        placed = x.nbytes >= WORTHWHILE and in_shared_memory(channel, x, algorithm)
+        binding = channel.find(("allreduce", algorithm, op, x.dtype, x.shape, 0, None, SHARED if placed else True))
         if binding is not None and x.flags.c_contiguous:  # the short way for what is called again
             result = new(x.shape, x.dtype) if out is None else out
             if out is None or _plainly_fits(x, out):
                 channel.enter(binding.said)
                 binding.run(x, result)
                 return result
-    if structure.is_structure(x):
-        if not plain:
-            said = f"allreduce({type(x).__name__}, axis={axis}, reproducible={reproducible})"
-            channel.agree("allreduce", said, ValueError("axis and reproducible are for one array, not for a structure"))
-        return _structure(channel, "allreduce", x, op, algorithm, out, 0)
-    if reproducible:
-        _check_reproducible(channel, x, op)
-    if axis is not None:
-        return _along_axis(channel, x, op, algorithm, out, axis)
-    return _reduced(channel, "allreduce", x, op, algorithm, out, 0)
+    return request.run(allreduce_steps(channel, BLOCKING, x, op, algorithm, out, reproducible, axis))
 
 
 def reduce(
@@ -78,15 +78,117 @@ def reduce(
     algorithm: str = "auto",
     out: Any = None,
     comm: MPI.Comm | None = None,
+    reproducible: bool = False,
 ) -> Any:
     """The fold of ``x`` over all ranks, on ``root``; None on the others.
 
-    As `allreduce` in all else. By binomial tree: ⌈lg p⌉ rounds; every rank but the root sends n bytes.
+    As `allreduce` in all else. Binomial: ⌈lg p⌉ rounds, every rank but the root sends n bytes. Rabenseifner: 2⌈lg p⌉
+    rounds, about 2(p−1)/p·n bytes.
     """
-    channel = channel_of(comm)
+    return request.run(reduce_steps(channel_of(comm), BLOCKING, x, op, root, algorithm, out, reproducible))
+
+
+def reduce_scatter(
+    x: Any,
+    op: OpLike = "sum",
+    algorithm: str = "auto",
+    out: Any = None,
+    comm: MPI.Comm | None = None,
+    counts: Sequence[int] | None = None,
+) -> Any:
+    """Rank r's part of the fold of ``x`` over all ranks: the r-th of ``numpy.array_split(fold, size)``, along axis 0.
+
+    Called by every rank with an array of the same shape and dtype, of one axis at least. ⌈lg p⌉ rounds (circulant), or
+    one (direct); (p−1)/p·n bytes sent per rank.
+
+    Args:
+        x, op, algorithm, out: as for `allreduce`; ``out`` has the part's shape.
+        counts: rows of each rank's part, the same on every rank; they add up to ``len(x)``.
+
+    Raises:
+        ArgumentError, MismatchError: as `allreduce`.
+    """
+    return request.run(reduce_scatter_steps(channel_of(comm), BLOCKING, x, op, algorithm, out, counts))
+
+
+def scan(x: Any, op: OpLike = "sum", algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None) -> Any:
+    """On rank r, the fold of ``x`` over ranks 0 … r, in rank order: prefix sums.
+
+    Called by every rank with an array of the same shape and dtype. ⌈lg p⌉ rounds of n bytes. A mean is not defined.
+
+    Raises:
+        ArgumentError, MismatchError: as `allreduce`.
+    """
+    return request.run(scan_steps(channel_of(comm), BLOCKING, "scan", x, op, algorithm, out))
+
+
+def exscan(x: Any, op: OpLike = "sum", algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None) -> Any:
+    """On rank r, the fold of ``x`` over ranks 0 … r−1; None on rank 0, which leaves ``out`` as it is.
+
+    As `scan` in all else, with one round more.
+    """
+    return request.run(scan_steps(channel_of(comm), BLOCKING, "exscan", x, op, algorithm, out))
+
+
+def allreduce_steps(
+    channel: Channel,
+    manner: Manner,
+    x: Any,
+    op: OpLike,
+    algorithm: str,
+    out: Any,
+    reproducible: bool = False,
+    axis: int | None = None,
+) -> Steps:
     if structure.is_structure(x):
-        return _structure(channel, "reduce", x, op, algorithm, out, root)
-    return _reduced(channel, "reduce", x, op, algorithm, out, root)
+        if axis is not None:
+            said = f"allreduce({type(x).__name__}, axis={axis})"
+            channel.agree("allreduce", said, ValueError("axis is for one array, not for a structure"))
+        return (yield from _structure(channel, manner, "allreduce", x, op, algorithm, out, 0, reproducible))
+    if reproducible and depends_on_order(x, op):
+        return (yield from reproducible_steps(channel, manner, "allreduce", x, op, algorithm, out, axis=axis))
+    if axis is not None:
+        return (yield from _along_axis(channel, manner, x, op, algorithm, out, axis))
+    return (yield from _reduced(channel, manner, "allreduce", x, op, algorithm, out, 0))
+
+
+def reduce_steps(
+    channel: Channel,
+    manner: Manner,
+    x: Any,
+    op: OpLike,
+    root: int,
+    algorithm: str,
+    out: Any,
+    reproducible: bool = False,
+) -> Steps:
+    if structure.is_structure(x):
+        return (yield from _structure(channel, manner, "reduce", x, op, algorithm, out, root, reproducible))
+    if reproducible and depends_on_order(x, op):
+        return (yield from reproducible_steps(channel, manner, "reduce", x, op, algorithm, out, root))
+    return (yield from _reduced(channel, manner, "reduce", x, op, algorithm, out, root))
+
+
+def reduce_scatter_steps(
+    channel: Channel, manner: Manner, x: Any, op: OpLike, algorithm: str, out: Any, counts: Sequence[int] | None
+) -> Steps:
+    x = _for_mean(x, op)
+    bound = same_everywhere(channel, manner, "reduce_scatter", x, op, algorithm, out=out, counts=counts)
+    (result,) = yield [arranged(bound, out)]
+    return result
+
+
+def scan_steps(
+    channel: Channel, manner: Manner, collective: str, x: Any, op: OpLike, algorithm: str, out: Any
+) -> Steps:
+    if _is_mean(op):
+        error = ValueError(f"{collective} has no op 'mean': a mean over ranks 0 to r is a sum, divided by r+1 there")
+        channel.agree(collective, f"{collective}(op='mean')", error)
+    bound = same_everywhere(channel, manner, collective, x, op, algorithm, out=out)
+    (result,) = yield [arranged(bound, out)]
+    if collective == "exscan" and channel.rank == 0:
+        return None
+    return _as_given(x, result, out)
 
 
 def _plainly_fits(x: np.ndarray, out: Any) -> bool:
@@ -96,29 +198,57 @@ def _plainly_fits(x: np.ndarray, out: Any) -> bool:
     return out is x or not np.may_share_memory(x, out)
 
 
-def _reduced(channel: Channel, collective: str, x: Any, op: OpLike, algorithm: str, out: Any, root: int) -> Any:
-    if _is_mean(op) and np.asarray(x).dtype.kind in "iub":
-        x = np.asarray(x, np.float64)
-    result = arrangement.reduction(channel, collective, x, op, algorithm, out, root).run()
+def _reduced(
+    channel: Channel, manner: Manner, collective: str, x: Any, op: OpLike, algorithm: str, out: Any, root: int
+) -> Steps:
+    x = _for_mean(x, op)
+    bound = same_everywhere(channel, manner, collective, x, op, algorithm, root, out)
+    (result,) = yield [arranged(bound, out, collective == "allreduce" or channel.rank == root)]
+    return _as_given(x, result, out)
+
+
+def _for_mean(x: Any, op: OpLike) -> Any:
+    """Means of integers are float64, as NumPy's are."""
+    return np.asarray(x, np.float64) if _is_mean(op) and np.asarray(x).dtype.kind in "iub" else x
+
+
+def _as_given(x: Any, result: Any, out: Any) -> Any:
+    """A NumPy scalar where a number was given."""
     return result if isinstance(x, np.ndarray) or result is None or out is not None else result[()]
 
 
-def _structure(channel: Channel, collective: str, x, op, algorithm, out, root) -> Any:
-    structure.agree(channel, collective, x, out)
-    pieces = structure.fused(
-        x, lambda flat: _reduced(channel, collective, flat, op, algorithm, _in_place(flat, op), root)
-    )
-    if pieces is None or (collective == "reduce" and channel.rank != root):
-        return None
-    return structure.filled(x, pieces, out)
+def _structure(
+    channel: Channel,
+    manner: Manner,
+    collective: str,
+    x: Any,
+    op: OpLike,
+    algorithm: str,
+    out: Any,
+    root: int,
+    reproducible: bool,
+) -> Steps:
+    structure.agree(channel, manner, collective, x, out)
+    fused = structure.Fused(x)
+    wanted = collective == "allreduce" or channel.rank == root
+    if reproducible:
+        delivered = []
+        for flat in fused.messages:
+            steps = reproducible_steps if depends_on_order(flat, op) else _reduced
+            given = _for_mean(flat, op)
+            delivered.append((yield from steps(channel, manner, collective, given, op, algorithm, given, root)))
+        return structure.filled(x, fused.pieces(delivered), out) if wanted else None
+    made = []
+    for flat in fused.messages:
+        given = _for_mean(flat, op)
+        # The packed copy is ours, so it may be overwritten; not where the result has another data type.
+        bound = same_everywhere(channel, manner, collective, given, op, algorithm, root)
+        made.append(arranged(bound, given if given is flat else None, wanted))
+    delivered = yield made
+    return structure.filled(x, fused.pieces(delivered), out) if wanted else None
 
 
-def _in_place(flat: np.ndarray, op: OpLike) -> np.ndarray | None:
-    """The packed copy is ours, so it may be overwritten; not where the result has another data type."""
-    return None if _is_mean(op) and flat.dtype.kind in "iub" else flat
-
-
-def _along_axis(channel: Channel, x: Any, op: OpLike, algorithm: str, out: Any, axis: int) -> Any:
+def _along_axis(channel: Channel, manner: Manner, x: Any, op: OpLike, algorithm: str, out: Any, axis: int) -> Steps:
     error: Exception | None = None
     local = count = np.zeros(())
     try:
@@ -133,20 +263,12 @@ def _along_axis(channel: Channel, x: Any, op: OpLike, algorithm: str, out: Any, 
     except (TypeError, ValueError) as caught:
         error = caught
     channel.agree("allreduce", f"allreduce(axis={axis}, op={op!r})", error)
+    local = np.asarray(local)
     if not _is_mean(op):
-        return _reduced(channel, "allreduce", np.asarray(local), op, algorithm, out, 0)
-    total = _reduced(channel, "allreduce", np.asarray(local), "sum", algorithm, out, 0)
-    return np.divide(total, _reduced(channel, "allreduce", count, "sum", "auto", None, 0), out=out, dtype=total.dtype)
-
-
-def _check_reproducible(channel: Channel, x: Any, op: OpLike) -> None:
-    dtype = np.asarray(x).dtype
-    error: Exception | None = None
-    if not (dtype.kind in "iub" and not _is_mean(op)) and op not in ("min", "max"):
-        error = ValueError(
-            f"reproducible=True is not available yet for op {op!r} on {dtype}: integers, min and max are exact"
-        )
-    channel.agree("allreduce", "allreduce(reproducible=True)", error)
+        return (yield from _reduced(channel, manner, "allreduce", local, op, algorithm, out, 0))
+    total = yield from _reduced(channel, manner, "allreduce", local, "sum", algorithm, out, 0)
+    rows = yield from _reduced(channel, manner, "allreduce", count, "sum", "auto", None, 0)
+    return np.divide(total, rows, out=out, dtype=total.dtype)
 
 
 def _is_mean(op: OpLike) -> bool:

@@ -32,13 +32,22 @@ class Blocks(NamedTuple):
     count: Rank
 
 
+class Listed(NamedTuple):
+    """Any blocks, in this order: ``numbers`` is an integer array of shape ``rank.shape + (n,)``, or ``(n,)``."""
+
+    numbers: np.ndarray
+
+
+BlockSet = Blocks | Listed
+
+
 class Exchange(NamedTuple):
     """Send ``send_blocks`` to ``dest``; receive ``recv_blocks`` from ``source`` and fold or store them."""
 
     dest: Rank
-    send_blocks: Blocks
+    send_blocks: BlockSet
     source: Rank
-    recv_blocks: Blocks
+    recv_blocks: BlockSet
     fold: Rank = REPLACE
 
 
@@ -49,7 +58,7 @@ class Finish(NamedTuple):
     on, so that the last step is done once and the result is the same on every rank.
     """
 
-    blocks: Blocks
+    blocks: BlockSet
 
 
 Round = tuple[Exchange, ...]
@@ -61,9 +70,34 @@ def only_if(condition: Rank, peer: Rank) -> Rank:
     return np.where(condition, peer, NONE)
 
 
-def exchange_one_way(sends: Rank, dest: Rank, receives: Rank, source: Rank, blocks: Blocks, fold: int) -> Round:
+def look_up(table: np.ndarray, index: Rank) -> Rank:
+    """``table[index]``. As NumPy's other functions, it is left to an array-like ``index`` that brings its own."""
+    if not hasattr(index, "__array_function__"):
+        index = np.asarray(index)
+    return index.__array_function__(np.take, (type(index),), (table[None], index), {})
+
+
+def exchange_one_way(sends: Rank, dest: Rank, receives: Rank, source: Rank, blocks: BlockSet, fold: int) -> Round:
     """A round in which some ranks send ``blocks``, others receive them, and nobody does both."""
     return (Exchange(only_if(sends, dest), blocks, only_if(receives, source), blocks, fold),)
+
+
+def in_segments(exchange: Exchange, segments: int) -> Round:
+    """Runs of chunks, each chunk ``segments`` blocks, sent in as many messages: one is folded while the next comes."""
+
+    def cut(run: BlockSet, segment: int) -> Blocks:
+        assert isinstance(run, Blocks)
+        return Blocks(run.first * segments + segment * run.count, run.count)
+
+    return tuple(
+        exchange._replace(send_blocks=cut(exchange.send_blocks, s), recv_blocks=cut(exchange.recv_blocks, s))
+        for s in range(segments)
+    )
+
+
+def backwards(round_: Round) -> Round:
+    """The round in which everybody gives back what it got: a reduce-scatter backwards is an allgather."""
+    return tuple(Exchange(e.source, e.recv_blocks, e.dest, e.send_blocks, REPLACE) for e in round_)
 
 
 def ceil_log2(n: int) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hpcml.collectives.arrays import as_array, check_out, describe, new
 from hpcml.collectives.channel import Channel
+from hpcml.collectives.errors import ArgumentError
+from hpcml.collectives.manner import Manner
 
 
 def is_structure(x: Any) -> bool:
@@ -40,23 +42,31 @@ def rebuilt(x: Any, values: list[Any]) -> Any:
     return build(x)
 
 
-def fused(x: Any, exchange: Callable[[np.ndarray], Any]) -> list[np.ndarray] | None:
-    """Pack the leaves of ``x`` by data type into flat arrays, ``exchange`` each, and return leaf-shaped pieces of it.
+class Fused:
+    """The leaves of a structure, packed by data type into flat arrays, one ``messages`` entry each."""
 
-    None where ``exchange`` returns None (this rank gets no result).
-    """
-    arrays = [as_array(leaf, f"the array at {path}") for path, leaf in leaves(x)]
-    pieces: list[Any] = [None] * len(arrays)
-    for dtype in sorted({a.dtype for a in arrays}, key=str):
-        members = [i for i, a in enumerate(arrays) if a.dtype == dtype]
-        flat = new((sum(arrays[i].size for i in members),), dtype)
-        cuts = np.cumsum([arrays[i].size for i in members])[:-1]
-        for i, piece in zip(members, np.split(flat, cuts), strict=True):
-            piece.reshape(arrays[i].shape)[...] = arrays[i]
-        result = exchange(flat)
-        for i, piece in zip(members, [] if result is None else np.split(result, cuts), strict=result is not None):
-            pieces[i] = piece.reshape(arrays[i].shape)
-    return None if any(piece is None for piece in pieces) else pieces
+    def __init__(self, x: Any):
+        self._arrays = [as_array(leaf, f"the array at {path}") for path, leaf in leaves(x)]
+        self._members: list[list[int]] = []
+        self.messages: list[np.ndarray] = []
+        for dtype in sorted({a.dtype for a in self._arrays}, key=str):
+            members = [i for i, a in enumerate(self._arrays) if a.dtype == dtype]
+            flat = new((sum(self._arrays[i].size for i in members),), dtype)
+            for i, piece in zip(members, self._cut(flat, members), strict=True):
+                piece.reshape(self._arrays[i].shape)[...] = self._arrays[i]
+            self._members.append(members)
+            self.messages.append(flat)
+
+    def pieces(self, results: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """What has become of each leaf, cut out of what has become of the messages."""
+        pieces: list[Any] = [None] * len(self._arrays)
+        for members, result in zip(self._members, results, strict=True):
+            for i, piece in zip(members, self._cut(result, members), strict=True):
+                pieces[i] = piece.reshape(self._arrays[i].shape)
+        return pieces
+
+    def _cut(self, flat: np.ndarray, members: list[int]) -> list[np.ndarray]:
+        return np.split(flat, np.cumsum([self._arrays[i].size for i in members])[:-1])
 
 
 def filled(x: Any, pieces: list[np.ndarray], out: Any) -> Any:
@@ -71,7 +81,7 @@ def filled(x: Any, pieces: list[np.ndarray], out: Any) -> Any:
     return out
 
 
-def agree(channel: Channel, call: str, x: Any, out: Any = None) -> None:
+def agree(channel: Channel, manner: Manner, call: str, x: Any, out: Any = None) -> None:
     """Check once per structure that every rank passes the same one, and that ``out`` has it too."""
     error: Exception | None = None
     said = f"{call}({type(x).__name__})"
@@ -84,6 +94,11 @@ def agree(channel: Channel, call: str, x: Any, out: Any = None) -> None:
                 check_out(leaf, np.shape(leaf), as_array(leaf).dtype, f"the array at {path}")
     except (TypeError, ValueError) as caught:
         error = caught
+    if not manner.agree and not channel.checked:
+        if error is not None:
+            raise ArgumentError(f"{call}: {error}") from error
+        channel.enter(said)
+        return
     if error is None and channel.find(said) is not None:
         channel.enter(said)
         return
@@ -91,18 +106,19 @@ def agree(channel: Channel, call: str, x: Any, out: Any = None) -> None:
     channel.keep(said, SEEN)
 
 
-def agree_on_parts(channel: Channel, call: str, x: Any) -> np.ndarray:
+def agree_on_parts(channel: Channel, call: str, x: Any, counts: Sequence[int] | None = None) -> np.ndarray:
     """Check that every rank's structure is the same but for lengths along axis 0; return those, shape (p, leaves)."""
     error: Exception | None = None
     said, rows = f"{call}({type(x).__name__})", []
     try:
+        if counts is not None:
+            raise ValueError("counts is for one array, not for a structure: its arrays may differ in length")
         arrays = [(path, np.atleast_1d(as_array(leaf, f"the array at {path}"))) for path, leaf in leaves(x)]
         rows = [len(a) for _, a in arrays]
         said = f"{call}({', '.join(f'{path}: {a.dtype}[rows, *{list(a.shape[1:])}]' for path, a in arrays)})"
     except (TypeError, ValueError) as caught:
         error = caught
-    channel.agree(call, said, error)
-    return channel.numbers(rows)
+    return channel.agree(call, said, error, tell=rows)
 
 
 class _Seen:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from typing import NamedTuple
 
 import numpy as np
 
-from hpcml.collectives.schedule import LEFT, NONE, REPLACE, Blocks, Finish, Schedule
+from hpcml.collectives.schedule import LEFT, REPLACE, Schedule
+from hpcml.collectives.steps import Incoming, Steps, flatten
 
 # What a row does.
 RECV, SEND, WAIT, FOLD, FINISH, COPY = range(6)
@@ -28,9 +30,11 @@ CODE, PEER, SLOT, COUNT, DST, DST_AT, A, A_AT, B, B_AT = range(10)
 COLUMNS = 10
 # The memory that a row names.
 INPUT, OUTPUT, SCRATCH = range(3)
+PACKED = 3  # while lowering: the end of SCRATCH, whose beginning is known last
 
 AHEAD = 8  # receives posted ahead of the one waited for
 LANDING = 2  # of them, those that wait to be folded and so need memory of their own
+PACKINGS = 2  # sends under way from memory into which their blocks were copied
 MESSAGE_BYTES = 1 << 30  # MPI counts are C ints: longer messages travel in pieces
 
 
@@ -48,7 +52,7 @@ class Layout:
     sizes: how long the block is, the same on every rank.
     source: where it lies in INPUT at the start; −1 where this rank does not hold it.
     target: where it has to lie in OUTPUT at the end; −1 where it is not wanted.
-    in_place: INPUT and OUTPUT are the same memory (source and target agree where both are given).
+    in_place: INPUT and OUTPUT are the same memory.
     """
 
     sizes: np.ndarray
@@ -67,29 +71,6 @@ class Table:
     sent: int
 
 
-class _Outgoing(NamedTuple):
-    dest: int
-    blocks: list[int]
-    needs: int  # how many receives must have been folded before
-
-
-class _Incoming(NamedTuple):
-    source: int
-    blocks: list[int]
-    fold: int
-    sends_before: int  # how many sends come before it in the schedule
-    needs: int  # how many receives must have been folded before it may overwrite its blocks
-
-
-@dataclass
-class _Steps:
-    """The schedule of one rank, flattened: sends and receives in order, and the blocks each receive finishes."""
-
-    sends: list[_Outgoing] = field(default_factory=list)
-    receives: list[_Incoming] = field(default_factory=list)
-    finishes: dict[int, list[int]] = field(default_factory=dict)  # after so many receives
-
-
 def lower(
     schedule: Schedule,
     rank: int,
@@ -104,66 +85,50 @@ def lower(
 
     finish: the op has a last step. empty: messages without bytes are sent all the same (a barrier is nothing else).
     """
-    steps = _flatten(schedule, layout, finish, empty)
+    steps = flatten(schedule, layout.sizes, finish, empty)
     return _Lowering(steps, rank * len(layout.sizes) // size, layout, itemsize).table()
 
 
-def _flatten(schedule: Schedule, layout: Layout, finish: bool, empty: bool) -> _Steps:
-    steps = _Steps()
-    nblocks = len(layout.sizes)
-    written = [0] * nblocks  # by so many receives has the block got its value
+class _Posted(NamedTuple):
+    """A receive under way: its request slots, and where its blocks arrive."""
 
-    def run(blocks: Blocks) -> list[int]:
-        first, count = int(blocks.first), int(blocks.count)
-        return [(first + i) % nblocks for i in range(count)]
-
-    def moves(blocks: list[int]) -> bool:
-        return bool(blocks) and (empty or any(layout.sizes[b] for b in blocks))
-
-    for item in schedule:
-        if isinstance(item, Finish):
-            for block in run(item.blocks) if finish else ():
-                steps.finishes.setdefault(written[block], []).append(block)
-            continue
-        for e in item:
-            if int(e.dest) != NONE and moves(blocks := run(e.send_blocks)):
-                steps.sends.append(_Outgoing(int(e.dest), blocks, max(written[b] for b in blocks)))
-        for e in item:
-            if int(e.source) != NONE and moves(blocks := run(e.recv_blocks)):
-                needs = max(written[b] for b in blocks)
-                steps.receives.append(_Incoming(int(e.source), blocks, int(e.fold), len(steps.sends), needs))
-                for block in blocks:
-                    written[block] = len(steps.receives)
-    return steps
+    slots: list[int]
+    places: list[Place]
 
 
 class _Lowering:
     """The state of one lowering: which rows there are, where each block is now, and who still reads what."""
 
-    def __init__(self, steps: _Steps, origin: int, layout: Layout, itemsize: int):
+    def __init__(self, steps: Steps, origin: int, layout: Layout, itemsize: int):
         self.steps, self.layout, self.itemsize = steps, layout, itemsize
-        self.sizes = [int(n) for n in layout.sizes]
+        self.unfinished = sorted(steps.finishes, key=lambda f: f.needs)
+        held, wanted = (np.flatnonzero(at >= 0).tolist() for at in (layout.source, layout.target))
+        blocks = sorted(steps.blocks().union(held, wanted))  # those that this rank has to do with
+        self.sizes = {b: int(layout.sizes[b]) for b in blocks}
+        self.targets = {b: Place(OUTPUT, int(layout.target[b])) for b in wanted}
         self.rows: list[list[int]] = []
         self.free: list[int] = []
         self.slots = 0
         self.peers: dict[int, int] = {}  # whom the request in a slot is about
-        self.posted: deque[list[int]] = deque()  # slots of receives that are under way
-        self.landings: deque[int] = deque()  # where each fold that is under way lands
+        self.posted: deque[_Posted] = deque()  # receives that are under way
         self.sends_out = 0  # sends emitted
         self.folded = 0  # receives done with
         self.readers: dict[tuple[int, int], list[int]] = {}  # (buffer, block) to sends under way that read it
         self.send_slots: dict[int, tuple[list[int], int]] = {}  # send to its slots, and self.folded when it went out
+        self.packings: dict[int, tuple[int, Place]] = {}  # send under way to the room it was packed into
+        self.free_packings: list[tuple[int, Place]] = []  # (bytes, place)
+        self.packed = 0  # bytes of PACKED
         folds = [self._nbytes(r.blocks) for r in steps.receives if r.fold != REPLACE]
-        landing_bytes = -(-max(folds, default=0) // 64) * 64
+        landing_bytes = _aligned(max(folds, default=0))
         landings = min(len(folds), LANDING)
         self.free_landings = deque(i * landing_bytes for i in range(landings))
         # Scratch memory: the landings, then room for every block, the own ones first; it ends where it was last used.
         self.scratch = landings * landing_bytes
         self.scratch_at = _cyclic_offsets(self.sizes, origin, self.scratch)
-        self.home = [self._initial(b) for b in range(len(self.sizes))]
+        self.home = {b: self._initial(b) for b in blocks}
 
     def table(self) -> Table:
-        self._finish_blocks()
+        self._move_aside()
         for number, incoming in enumerate(self.steps.receives):
             self._post_up_to(number, current=number)
             self._send_what_is_ready()
@@ -174,11 +139,16 @@ class _Lowering:
         self._send_what_is_ready()
         for sent in list(self.send_slots):
             self._wait_for_send(sent)
-        for block, at in enumerate(self.layout.target):
-            if at >= 0 and self.home[block] != Place(OUTPUT, int(at)):
-                self._copy(block, Place(OUTPUT, int(at)))
+        stray = [b for b, target in self.targets.items() if self.home[b] != target]
+        self._copy(stray, [self.targets[b] for b in stray])
         rows = np.array(self.rows, np.int64).reshape(-1, COLUMNS)
-        return Table(rows, self.slots, self.scratch, int(rows[rows[:, CODE] == SEND, COUNT].sum()))
+        packed_from = _aligned(self.scratch)
+        for buffer, at in ((DST, DST_AT), (A, A_AT), (B, B_AT)):
+            packed = rows[:, buffer] == PACKED
+            rows[packed, buffer] = SCRATCH
+            rows[packed, at] += packed_from
+        scratch = packed_from + self.packed if self.packed else self.scratch
+        return Table(rows, self.slots, scratch, int(rows[rows[:, CODE] == SEND, COUNT].sum()))
 
     # -- where blocks are
 
@@ -188,14 +158,32 @@ class _Lowering:
             return None if self.sizes[block] else self._wanted(block)  # nothing is everywhere
         return Place(OUTPUT if self.layout.in_place else INPUT, at)
 
+    def _move_aside(self) -> None:
+        """In place, what lies where another block is wanted makes room for it before anything else."""
+        if not self.layout.in_place:
+            return
+        elsewhere = [b for b in self.sizes if self.sizes[b] and self.layout.source[b] != self.layout.target[b]]
+        leaving = [b for b in elsewhere if self.layout.source[b] >= 0]
+        if leaving and any(b in self.targets for b in elsewhere):
+            self._copy(leaving, self._room(leaving))
+
     def _wanted(self, block: int) -> Place:
         """Where a block is kept once this rank writes it."""
-        at = int(self.layout.target[block])
-        return Place(OUTPUT, at) if at >= 0 else self._in_scratch(block)
+        return self.targets.get(block) or self._in_scratch(block)
 
     def _in_scratch(self, block: int) -> Place:
         self.scratch = max(self.scratch, self.scratch_at[block] + self.sizes[block])
         return Place(SCRATCH, self.scratch_at[block])
+
+    def _room(self, blocks: list[int]) -> list[Place]:
+        """New memory with these blocks side by side."""
+        self.packed += (room := _aligned(self._nbytes(blocks)))
+        return self._from(Place(PACKED, self.packed - room), blocks)
+
+    def _from(self, start: Place, blocks: list[int]) -> list[Place]:
+        """Where blocks are that lie side by side from ``start`` on."""
+        ends = accumulate((self.sizes[b] for b in blocks), initial=start.at)
+        return [Place(start.buffer, at) for at, _ in zip(ends, blocks, strict=False)]
 
     def _home_of(self, block: int) -> Place:
         place = self.home[block]
@@ -227,8 +215,13 @@ class _Lowering:
     def _row(self, code: int, *, peer: int = 0, slot: int = 0, count: int = 0, dst=(0, 0), a=(0, 0), b=(0, 0)) -> None:
         self.rows.append([code, peer, slot, count, *dst, *a, *b])
 
-    def _transfer(self, code: int, peer: int, place: Place, nbytes: int) -> list[int]:
+    def _transfer(self, code: int, peer: int, blocks: list[int], places: list[Place]) -> list[int]:
         """Post one message, in pieces if it is too long for a C int; return its request slots."""
+        runs = self._runs(blocks, places)
+        if len(runs) > 1:
+            raise AssertionError(f"blocks {blocks} do not lie side by side: {places}")
+        place = places[runs[0][1]] if runs else places[0]
+        nbytes = self._nbytes(blocks)
         slots = []
         for at in range(0, max(nbytes, 1), MESSAGE_BYTES):
             if not self.free:
@@ -246,45 +239,71 @@ class _Lowering:
             self._row(WAIT, peer=self.peers[slot], slot=slot)
         self.free.extend(slots)
 
-    def _copy(self, block: int, to: Place) -> None:
-        if self.sizes[block]:
-            self._row(COPY, count=self.sizes[block], dst=to, a=self._home_of(block))
-        self.home[block] = to
+    def _copy(self, blocks: list[int], to: list[Place]) -> None:
+        """Copy blocks to where they are from then on."""
+        self._await_readers(blocks, to)
+        self._copy_out(blocks, to)
+        self.home.update(zip(blocks, to, strict=True))
+
+    def _copy_out(self, blocks: list[int], to: list[Place]) -> None:
+        homes = [self._home_of(b) for b in blocks]
+        for nbytes, first in self._runs(blocks, homes, to):
+            self._row(COPY, count=nbytes, dst=to[first], a=homes[first])
 
     # -- sends
 
     def _send_what_is_ready(self) -> None:
+        self._finish_blocks()
         while self.sends_out < len(self.steps.sends) and self.steps.sends[self.sends_out].needs <= self.folded:
             outgoing = self.steps.sends[self.sends_out]
             places = self._side_by_side(outgoing.blocks)
-            runs = self._runs(outgoing.blocks, places)
-            start = places[runs[0][1]] if runs else places[0]
-            slots = self._transfer(SEND, outgoing.dest, start, self._nbytes(outgoing.blocks))
+            slots = self._transfer(SEND, outgoing.dest, outgoing.blocks, places)
             self.send_slots[self.sends_out] = slots, self.folded
             for block, place in zip(outgoing.blocks, places, strict=True):
                 self.readers.setdefault((place.buffer, block), []).append(self.sends_out)
             self.sends_out += 1
+            self._finish_blocks()
 
     def _side_by_side(self, blocks: list[int]) -> list[Place]:
-        """Where the blocks of a message are; they are copied beside each other first where they are not already."""
+        """Where the blocks of a message are; they are copied beside each other first where they are not already.
+
+        Blocks that nobody wants here move to their places in scratch memory, where the next message may find them
+        side by side too; otherwise the message gets a copy of its own.
+        """
         places = [self._home_of(b) for b in blocks]
         if len(self._runs(blocks, places)) <= 1:
             return places
-        for block, place in zip(blocks, places, strict=True):
-            if place.buffer != SCRATCH:
-                self._copy(block, self._in_scratch(block))
-        places = [self._home_of(b) for b in blocks]
-        if len(self._runs(blocks, places)) > 1:
-            raise NotImplementedError(f"blocks {blocks} cannot be laid side by side")
+        moving = [b for b, place in zip(blocks, places, strict=True) if place.buffer != SCRATCH and self.sizes[b]]
+        in_scratch = [Place(SCRATCH, self.scratch_at[b]) for b in blocks]
+        if len(self._runs(blocks, in_scratch)) == 1 and not any(b in self.targets for b in moving):
+            self._copy(moving, [self._in_scratch(b) for b in moving])
+            return in_scratch
+        places = self._packing(blocks)
+        self._copy_out(blocks, places)
         return places
+
+    def _packing(self, blocks: list[int]) -> list[Place]:
+        """Room for a message that is copied together; it is used again when the message has gone."""
+        if len(self.packings) >= PACKINGS:
+            self._wait_for_send(min(self.packings))
+        nbytes = self._nbytes(blocks)
+        found = next((room for room in self.free_packings if room[0] >= nbytes), None)
+        if found:
+            self.free_packings.remove(found)
+        else:
+            found = nbytes, self._room(blocks)[0]
+        self.packings[self.sends_out] = found
+        return self._from(found[1], blocks)
 
     def _wait_for_send(self, sent: int) -> None:
         slots, _ = self.send_slots.pop(sent)
         self._wait(slots)
         for block in self.steps.sends[sent].blocks:
-            for buffer in (INPUT, OUTPUT, SCRATCH):
+            for buffer in (INPUT, OUTPUT, SCRATCH, PACKED):
                 if sent in (readers := self.readers.get((buffer, block), [])):
                     readers.remove(sent)
+        if sent in self.packings:
+            self.free_packings.append(self.packings.pop(sent))
 
     def _await_readers(self, blocks: list[int], places: list[Place]) -> None:
         for block, place in zip(blocks, places, strict=True):
@@ -306,62 +325,70 @@ class _Lowering:
             return bool(self.free_landings)
         if incoming.needs > self.folded:
             return False
-        destination = {(p.buffer, b) for b, p in zip(incoming.blocks, self._destination(incoming), strict=True)}
+        places = self._destination(incoming)
+        if places is None:  # new memory is always free
+            return True
+        destination = {(p.buffer, b) for b, p in zip(incoming.blocks, places, strict=True)}
+        arriving = set(incoming.blocks)
         for later in range(self.sends_out, incoming.sends_before):  # these still have to read what is there now
-            for block in self.steps.sends[later].blocks:
-                home = self.home[block]
-                if home is None or (home.buffer, block) in destination:
-                    return False
+            if not arriving.isdisjoint(self.steps.sends[later].blocks):
+                return False
         settled = self.steps.receives[current].sends_before
         readers = {reader for key in destination for reader in self.readers.get(key, ())}
         return all(r < settled and self.folded - self.send_slots[r][1] >= LANDING for r in readers)
 
-    def _destination(self, incoming: _Incoming) -> list[Place]:
-        """Where blocks that are not folded are received: at their target if that is one run, else in scratch memory."""
+    def _destination(self, incoming: Incoming) -> list[Place] | None:
+        """Where blocks that are not folded are received: at their target if that is one run, else in scratch memory.
+
+        None: where they are side by side neither here nor there, they get memory of their own.
+        """
         wanted = [self._wanted(b) for b in incoming.blocks]
-        if len(self._runs(incoming.blocks, wanted)) > 1:
-            wanted = [self._in_scratch(b) for b in incoming.blocks]
-        return wanted
+        if len(self._runs(incoming.blocks, wanted)) <= 1:
+            return wanted
+        in_scratch = [Place(SCRATCH, self.scratch_at[b]) for b in incoming.blocks]
+        if len(self._runs(incoming.blocks, in_scratch)) == 1:
+            return [self._in_scratch(b) for b in incoming.blocks]
+        return None
 
     def _post(self, number: int) -> None:
         incoming = self.steps.receives[number]
         if incoming.fold == REPLACE:
-            places = self._destination(incoming)
-            runs = self._runs(incoming.blocks, places)
-            if len(runs) > 1:
-                raise NotImplementedError(f"blocks {incoming.blocks} cannot be received side by side")
+            places = self._destination(incoming) or self._room(incoming.blocks)
             self._await_readers(incoming.blocks, places)
-            start = places[runs[0][1]] if runs else places[0]
         else:
-            start = Place(SCRATCH, self.free_landings.popleft())
-            self.landings.append(start.at)
-        self.posted.append(self._transfer(RECV, incoming.source, start, self._nbytes(incoming.blocks)))
+            places = self._from(Place(SCRATCH, self.free_landings.popleft()), incoming.blocks)
+        self.posted.append(_Posted(self._transfer(RECV, incoming.source, incoming.blocks, places), places))
 
-    def _receive(self, incoming: _Incoming) -> None:
-        self._wait(self.posted.popleft())
-        if incoming.fold == REPLACE:
-            places = self._destination(incoming)
-        else:
-            places = [self._wanted(b) for b in incoming.blocks]
-            self._fold(incoming, places)
-        for block, place in zip(incoming.blocks, places, strict=True):
-            self.home[block] = place
+    def _receive(self, incoming: Incoming) -> None:
+        slots, places = self.posted.popleft()
+        self._wait(slots)
+        if incoming.fold != REPLACE:
+            places = self._fold(incoming, places)
+        self.home.update(zip(incoming.blocks, places, strict=True))
         self.folded += 1
         self._finish_blocks()
 
-    def _fold(self, incoming: _Incoming, wanted: list[Place]) -> None:
+    def _fold(self, incoming: Incoming, theirs: list[Place]) -> list[Place]:
+        """Fold what has landed; return where the blocks are then."""
+        wanted = [self._wanted(b) for b in incoming.blocks]
         self._await_readers(incoming.blocks, wanted)
-        landing = at = self.landings.popleft()
         mine = [self._home_of(b) for b in incoming.blocks]
-        for nbytes, first in self._runs(incoming.blocks, wanted, mine):
-            theirs = Place(SCRATCH, at)
-            a, b = (theirs, mine[first]) if incoming.fold == LEFT else (mine[first], theirs)
+        for nbytes, first in self._runs(incoming.blocks, wanted, mine, theirs):
+            a, b = mine[first], theirs[first]
+            if incoming.fold == LEFT:
+                a, b = b, a
             self._row(FOLD, count=nbytes // self.itemsize, dst=wanted[first], a=a, b=b)
-            at += nbytes
-        self.free_landings.append(landing)
+        self.free_landings.append(theirs[0].at)
+        return wanted
 
     def _finish_blocks(self) -> None:
-        for block in self.steps.finishes.get(self.folded, ()):
+        """Finish what can be: all that is folded, but for blocks that are still to be passed on as they are."""
+        folded = list(takewhile(lambda f: f.needs <= self.folded, self.unfinished))
+        for finishing in folded:
+            block = finishing.block
+            if finishing.sends_before > self.sends_out:
+                continue
+            self.unfinished.remove(finishing)
             to = self._wanted(block)
             self._await_readers([block], [to])
             if self.sizes[block]:
@@ -369,10 +396,15 @@ class _Lowering:
             self.home[block] = to
 
 
-def _cyclic_offsets(sizes: list[int], origin: int, start: int) -> list[int]:
+def _aligned(nbytes: int) -> int:
+    """Rounded up to a cache line."""
+    return -(-nbytes // 64) * 64
+
+
+def _cyclic_offsets(sizes: dict[int, int], origin: int, start: int) -> dict[int, int]:
     """Byte offsets of blocks laid end to end from ``start`` on, block ``origin`` first, wrapping round."""
-    offsets, at = [0] * len(sizes), start
-    for block in (*range(origin, len(sizes)), *range(origin)):
+    offsets, at = {}, start
+    for block in (*(b for b in sizes if b >= origin), *(b for b in sizes if b < origin)):
         offsets[block] = at
         at += sizes[block]
     return offsets

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from hpcml.collectives.algorithms import CATALOGUE, Algorithm
 from hpcml.collectives.contracts import CONTRACTS, Contract, everybody
-from hpcml.collectives.schedule import LEFT, NONE, REPLACE, Blocks, Exchange, Finish, Round, Schedule
+from hpcml.collectives.schedule import LEFT, NONE, REPLACE, BlockSet, Exchange, Finish, Listed, Round, Schedule
 
 
 class ScheduleError(Exception):
@@ -50,32 +51,39 @@ def verify(
     return Cost(rounds, int(max(players.sent.max(), players.received.max())))
 
 
-def verify_algorithm(algorithm: Algorithm, size: int, root: int = 0, segments: int = 1) -> Cost:
+def verify_algorithm(algorithm: Algorithm, size: int, root: int = 0, segments: int = 1, per_node: int = 1) -> Cost:
     """`verify` one row of the catalogue, its formulas for rounds and volume included."""
     contract = CONTRACTS[algorithm.collective]
     blocks = algorithm.blocks(size, segments)
+    nodes = (per_node,) if algorithm.hierarchical else ()
     where = f"{algorithm.collective} by {algorithm.name}, p={size}, root={root}, segments={segments}"
+    where += f", per_node={per_node}" * algorithm.hierarchical
     try:
-        schedule = algorithm.schedule(np.arange(size), size, root, segments)
+        schedule = algorithm.schedule(np.arange(size), size, root, segments, *nodes)
         cost = verify(schedule, contract, size, blocks, root, ordered=algorithm.ordered and root == 0)
     except ScheduleError as error:
         raise ScheduleError(f"{where}: {error}") from None
-    stated = Cost(algorithm.rounds(size, segments), algorithm.volume(size, segments))
+    stated = Cost(algorithm.rounds(size, segments, *nodes), algorithm.volume(size, segments))
     if cost != stated:
         raise ScheduleError(f"{where}: stated {stated}, played {cost}")
     return cost
 
 
 def verify_catalogue(largest: int = 64, catalogue: Sequence[Algorithm] = CATALOGUE) -> int:
-    """Prove each algorithm for p = 1 … ``largest``, several roots and segments; return how many schedules that was."""
+    """Prove each algorithm for p = 1 … ``largest``; return how many schedules that was.
+
+    For several roots where there is one, several segments and all equal nodes where they mean something.
+    """
     proved = 0
     for algorithm in catalogue:
         rooted = CONTRACTS[algorithm.collective].rooted
         for size in range(1, largest + 1):
-            for root in sorted({0, 1 % size, size // 2, size - 1}) if rooted else (0,):
-                for segments in (1, 3) if algorithm.segmented else (1,):
-                    verify_algorithm(algorithm, size, root, segments)
-                    proved += 1
+            roots = sorted({0, 1 % size, size // 2, size - 1}) if rooted else (0,)
+            segments = (1, 3) if algorithm.segmented else (1,)
+            nodes = [q for q in range(1, size + 1) if size % q == 0] if algorithm.hierarchical else (1,)
+            for case in product(roots, segments, nodes):
+                verify_algorithm(algorithm, size, *case)
+                proved += 1
     return proved
 
 
@@ -92,35 +100,33 @@ class _Players:
         shift = rng.integers(0, 2**64, (contributors, blocks), np.uint64)
         self.scale = np.broadcast_to(np.asarray(scale, np.uint64), (size, blocks)).copy()
         self.shift = np.broadcast_to(shift, (size, blocks)).copy()
-        self.want = self.scale[0].copy(), self.shift[0].copy()
-        for rank in range(1, contributors):
-            self.want = _compose(self.want, (self.scale[rank], self.shift[rank]))
-        if contract.reduces:
-            self.want = _finished(self.want)
+        self.want = self._wanted(contract) if contract.reduces else (self.scale[0], shift)
         self.sent = np.zeros(size, np.int64)
         self.received = np.zeros(size, np.int64)
 
-    def play(self, round_: Round, number: int) -> None:
-        before = self.held.copy(), self.scale.copy(), self.shift.copy()
-        for exchange in round_:
-            dest, first, count, source, into, room, fold = self._columns(exchange)
-            self._check_partners(dest, first, count, source, into, room, number)
-            receivers = np.flatnonzero(source != NONE)
-            self.sent[source[receivers]] += room[receivers]
-            self.received[receivers] += room[receivers]
-            # One row for each (receiver, block) that moves.
-            r = np.repeat(receivers, room[receivers])
-            within = np.arange(len(r)) - np.repeat(np.cumsum(room[receivers]) - room[receivers], room[receivers])
-            b = (into[r] + within) % self.blocks
-            self._move(r, b, source[r], fold[r], before, number)
+    def _wanted(self, contract: Contract) -> tuple[np.ndarray, np.ndarray]:
+        """The fold, in rank order, of the ranks that take part in what each rank ends with."""
+        folds = [(self.scale[0], self.shift[0])]
+        for rank in range(1, self.size):
+            folds.append(_compose(folds[-1], (self.scale[rank], self.shift[rank])))
+        summands = contract.prefix(np.arange(self.size), self.size) if contract.prefix else self.size
+        last = np.maximum(self._column(summands) - 1, 0)  # a fold of nobody is promised to nobody
+        scale, shift = zip(*folds, strict=True)
+        return _finished((np.array(scale)[last], np.array(shift)[last]))
 
-    def finish(self, blocks: Blocks) -> None:
-        first, count = self._column(blocks.first), self._column(blocks.count)
-        for rank in range(self.size):
-            b = (first[rank] + np.arange(count[rank])) % self.blocks
-            if not self.held[rank, b].all():
-                raise ScheduleError(f"rank {rank} finishes block {b[~self.held[rank, b]][0]}, which it does not hold")
-            self.scale[rank, b], self.shift[rank, b] = _finished((self.scale[rank, b], self.shift[rank, b]))
+    def play(self, round_: Round, number: int) -> None:
+        # What is sent is read first, for all exchanges, as they are concurrent.
+        for arrivals in [self._arrivals(exchange, number) for exchange in round_]:
+            self._take(number, *arrivals)
+
+    def finish(self, blocks: BlockSet) -> None:
+        ranks = np.arange(self.size)
+        count, b = self._numbers(blocks, ranks)
+        r = np.repeat(ranks, count)
+        absent = ~self.held[r, b]
+        if absent.any():
+            raise ScheduleError(f"rank {r[absent][0]} finishes block {b[absent][0]}, which it does not hold")
+        self.scale[r, b], self.shift[r, b] = _finished((self.scale[r, b], self.shift[r, b]))
 
     def check_end(self, promised: np.ndarray) -> None:
         wrong = promised & ~(self.held & (self.scale == self.want[0]) & (self.shift == self.want[1]))
@@ -132,39 +138,72 @@ class _Players:
     def _column(self, value: object) -> np.ndarray:
         return np.broadcast_to(np.asarray(value, np.int64), self.size)
 
-    def _columns(self, e: Exchange) -> list[np.ndarray]:
-        columns = (e.dest, e.send_blocks.first, e.send_blocks.count, e.source, e.recv_blocks.first, e.recv_blocks.count)
-        return [self._column(value) for value in (*columns, e.fold)]
+    def _numbers(self, blocks: BlockSet, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many blocks each of ``ranks`` means, and their numbers, one rank's after the other's."""
+        if isinstance(blocks, Listed):
+            numbers = np.asarray(blocks.numbers, np.int64)
+            numbers = np.broadcast_to(numbers, (self.size, numbers.shape[-1]))[ranks]
+            again = np.diff(np.sort(numbers)) == 0
+            if again.any() or ((numbers < 0) | (numbers >= self.blocks)).any():
+                raise ScheduleError(f"{numbers.tolist()} are not different blocks from 0 to {self.blocks - 1}")
+            return np.full(len(ranks), numbers.shape[-1]), numbers.reshape(-1)
+        first, count = self._column(blocks.first)[ranks], self._column(blocks.count)[ranks]
+        if ((count < 0) | (count > self.blocks)).any():
+            raise ScheduleError(f"runs of {count.tolist()} blocks, of {self.blocks} there are")
+        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        return count, (np.repeat(first, count) + within) % self.blocks
 
-    def _check_partners(self, dest, first, count, source, into, room, number: int) -> None:
-        for rank in np.flatnonzero((dest != NONE) | (source != NONE)):
-            to, origin = dest[rank], source[rank]
-            for partner in (to, origin):
-                if partner != NONE and not 0 <= partner < self.size:
-                    raise ScheduleError(f"round {number}: rank {rank} has the partner {partner}")
-            if to != NONE and source[to] != rank:
-                raise ScheduleError(f"round {number}: rank {rank} sends to rank {to}, which does not receive from it")
-            if origin != NONE and dest[origin] != rank:
-                raise ScheduleError(f"round {number}: rank {rank} waits for rank {origin}, which does not send to it")
-            if to != NONE and (count[rank] != room[to] or (first[rank] - into[to]) % self.blocks):
+    def _arrivals(self, exchange: Exchange, number: int) -> tuple[np.ndarray, ...]:
+        """What moves, an entry for each (receiver, block): receiver, block, fold, and the value (scale, shift)."""
+        dest, source = self._column(exchange.dest), self._column(exchange.source)
+        self._check_partners(dest, source, number)
+        receivers = np.flatnonzero(source != NONE)
+        senders = source[receivers]
+        room, into = self._numbers(exchange.recv_blocks, receivers)
+        count, b = self._numbers(exchange.send_blocks, senders)
+        if not np.array_equal(room, count) or not np.array_equal(into, b):
+            self._complain(exchange, senders, receivers, number)
+        self.sent[senders] += count
+        self.received[receivers] += count
+        r, origin = np.repeat(receivers, count), np.repeat(senders, count)
+        absent = ~self.held[origin, b]
+        if absent.any():
+            raise ScheduleError(
+                f"round {number}: rank {origin[absent][0]} sends block {b[absent][0]}, which it does not hold"
+            )
+        return r, b, self._column(exchange.fold)[r], self.scale[origin, b], self.shift[origin, b]
+
+    def _check_partners(self, dest: np.ndarray, source: np.ndarray, number: int) -> None:
+        for partner in (dest, source):
+            wrong = (partner != NONE) & ((partner < 0) | (partner >= self.size))
+            if wrong.any():
+                rank = np.flatnonzero(wrong)[0]
+                raise ScheduleError(f"round {number}: rank {rank} has the partner {partner[rank]}")
+        senders, receivers = np.flatnonzero(dest != NONE), np.flatnonzero(source != NONE)
+        for rank in senders[source[dest[senders]] != senders]:
+            raise ScheduleError(
+                f"round {number}: rank {rank} sends to rank {dest[rank]}, which does not receive from it"
+            )
+        for rank in receivers[dest[source[receivers]] != receivers]:
+            raise ScheduleError(f"round {number}: rank {rank} waits for rank {source[rank]}, which does not send to it")
+
+    def _complain(self, exchange: Exchange, senders: np.ndarray, receivers: np.ndarray, number: int) -> None:
+        for origin, rank in zip(senders, receivers, strict=True):
+            sent = self._numbers(exchange.send_blocks, np.array([origin]))[1].tolist()
+            expected = self._numbers(exchange.recv_blocks, np.array([rank]))[1].tolist()
+            if sent != expected:
                 raise ScheduleError(
-                    f"round {number}: rank {rank} sends blocks {first[rank]}+{count[rank]} to rank {to}, "
-                    f"which expects {into[to]}+{room[to]}"
+                    f"round {number}: rank {origin} sends blocks {sent} to rank {rank}, which expects {expected}"
                 )
 
-    def _move(self, r, b, origin, fold, before, number: int) -> None:
-        held, scale, shift = before
-        absent = ~held[origin, b]
-        if absent.any():
-            at = np.flatnonzero(absent)[0]
-            raise ScheduleError(f"round {number}: rank {origin[at]} sends block {b[at]}, which it does not hold")
+    def _take(self, number: int, r, b, fold, scale, shift) -> None:
         folds = fold != REPLACE
         missing = folds & ~self.held[r, b]
         if missing.any():
-            at = np.flatnonzero(missing)[0]
-            raise ScheduleError(f"round {number}: rank {r[at]} folds into block {b[at]}, which it does not hold")
-        theirs = scale[origin, b], shift[origin, b]
-        mine = self.scale[r, b], self.shift[r, b]
+            raise ScheduleError(
+                f"round {number}: rank {r[missing][0]} folds into block {b[missing][0]}, which it does not hold"
+            )
+        mine, theirs = (self.scale[r, b], self.shift[r, b]), (scale, shift)
         from_right, from_left = _compose(mine, theirs), _compose(theirs, mine)
         for array, right, left, new in zip((self.scale, self.shift), from_right, from_left, theirs, strict=True):
             array[r, b] = np.where(folds, np.where(fold == LEFT, left, right), new)

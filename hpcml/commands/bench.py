@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import argparse
 
-from hpcml.commands.numbers import byte_sizes, positive_count
+from hpcml.commands.numbers import byte_sizes, positive, positive_count
 
 HELP = "time a collective: every algorithm against the MPI library's own"
 
-COLLECTIVES = ("allreduce", "reduce", "broadcast", "scatter", "gather", "allgather", "barrier")
+COLLECTIVES = (
+    "allreduce",
+    "reduce",
+    "reduce_scatter",
+    "broadcast",
+    "scatter",
+    "gather",
+    "allgather",
+    "alltoall",
+    "scan",
+    "exscan",
+    "barrier",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sizes of the whole array: 8,1K,4M, or a range in steps of four, 8:64M (the default)",
     )
     parser.add_argument("--algorithms", default="all", metavar="LIST", help="names, comma-separated (default: all)")
+    parser.add_argument(
+        "--rivals",
+        action="store_true",
+        help="also time every algorithm of the MPI library itself, torch.distributed's gloo if it is there, and a "
+        "plain loop over mpi4py",
+    )
+    parser.add_argument(
+        "--give-up",
+        type=positive,
+        metavar="FACTOR",
+        help="leave algorithms out of larger sizes that took more than FACTOR times the fastest at one of 256K or more",
+    )
+    parser.add_argument(
+        "--line-rate", type=positive, metavar="BYTES", help="bytes per second of a link: also print time over its bound"
+    )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--op", default="sum")
     parser.add_argument("--repeat", type=positive_count, default=15, metavar="N", help="timings of each (default: 15)")
@@ -34,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from hpcml import collectives as hc
-    from hpcml.bench import measure, report
+    from hpcml.bench import measure, report, rivals
 
     with hc.all_or_none():  # before minutes are spent
         for path in filter(None, (args.json, args.plot)):
@@ -45,7 +72,16 @@ def run(args: argparse.Namespace) -> int:
 
     sizes = args.bytes if args.collective != "barrier" else [0]
     results = measure.measure(
-        args.collective, sizes, args.algorithms, args.dtype, args.op, args.repeat, report.progress()
+        args.collective,
+        sizes,
+        args.algorithms,
+        args.dtype,
+        args.op,
+        args.repeat,
+        report.progress(),
+        rivals=rivals.KINDS if args.rivals else (),
+        give_up=args.give_up,
+        line_rate=args.line_rate,
     )
     if results.rank == 0:
         print(report.table(results))

@@ -31,7 +31,7 @@ def layer_sizes(text: str) -> tuple[int, ...]:
     return tuple(positive_count(size) for size in text.split(","))
 
 
-UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def byte_sizes(text: str) -> list[int]:
@@ -47,9 +47,35 @@ def byte_sizes(text: str) -> list[int]:
 
 
 def _byte_size(text: str) -> int:
-    unit = UNITS.get(text[-1:].upper(), 1)
-    number = _int(text if unit == 1 else text[:-1])
-    return _checked(number, lambda value: value > 0, "a number of bytes such as 512, 64K, 4M or 1G", text) * unit
+    digits = text.rstrip("BGKMbgkm")
+    unit = UNITS.get(text[len(digits) :].upper(), 1)
+    number = _int(text if unit == 1 else digits)
+    return _checked(number, lambda value: value > 0, "a number of bytes such as 512, 64K, 4M, 100MB or 1G", text) * unit
+
+
+SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+RATES = {"Gbit/s": 1e9 / 8, "Mbit/s": 1e6 / 8, "GB/s": 1e9, "MB/s": 1e6}
+
+
+def latencies(text: str) -> list[float]:
+    """``1.5us,100ns``, in seconds."""
+    return [_with_unit(part, SECONDS, "a time such as 1.5us or 200ns") for part in text.split(",")]
+
+
+def seconds_per_byte(text: str) -> list[float]:
+    """``12.5GB/s,100Gbit/s``, or ``0.08ns``: in seconds per byte."""
+    return [
+        1 / _with_unit(part, RATES, "a rate such as 12.5GB/s or 100Gbit/s")
+        if part.endswith("/s")
+        else _with_unit(part, SECONDS, "a rate such as 12.5GB/s, or a time per byte such as 0.08ns")
+        for part in text.split(",")
+    ]
+
+
+def _with_unit(text: str, units: dict[str, float], expected: str) -> float:
+    unit = next((unit for unit in units if text.endswith(unit)), None)
+    number = _float(text.removesuffix(unit)) if unit else None
+    return _checked(number, lambda value: value > 0, expected, text) * (units[unit] if unit else 1)
 
 
 def _checked(value, allowed, expected: str, text: str):

@@ -2,49 +2,13 @@
 
 import itertools
 
-import ml_dtypes
 import numpy as np
 import pytest
+from collective_cases import DTYPES, LARGE, NOT_IN_MPI, cases, data, folded, lengths, same
 from mpi4py import MPI
 
 from hpcml import collectives as hc
 from hpcml.collectives.ops import OPS
-
-DTYPES = [np.dtype(c) for c in "?bBhHiIlLefdgFDG"] + [np.dtype(ml_dtypes.bfloat16), np.dtype(">f8")]
-NOT_IN_MPI = [np.dtype("e"), np.dtype(ml_dtypes.bfloat16), np.dtype(">f8")]
-LARGE = 300_007  # several segments of every segmented algorithm, and odd
-
-
-def lengths(size):
-    return sorted({0, 1, size - 1, size, size + 1})
-
-
-def data(rank, n, dtype, op="sum"):
-    """Small integers, different on each rank, whose folds are exact in every dtype: 0 and 1 for products."""
-    numbers = np.random.default_rng([rank, n]).integers(0, 2 if op == "prod" else 4, n)
-    if op == "prod":
-        numbers += 1 if rank % 3 == 0 else 0
-    return numbers.astype(dtype)
-
-
-def folded(op, size, n, dtype):
-    total = data(0, n, dtype, op)
-    for rank in range(1, size):
-        total = OPS[op].ufunc(total, data(rank, n, dtype, op)).astype(dtype)
-    if not OPS[op].finishes:
-        return total
-    return (total.real / size + 1j * (total.imag / size) if dtype.kind == "c" else total / dtype.type(size)).astype(
-        dtype
-    )
-
-
-def cases(collective):
-    return [name for name in hc.algorithms(collective)]
-
-
-def same(a, b):
-    assert a.dtype == b.dtype and a.shape == b.shape
-    assert (np.asarray(a) == np.asarray(b)).all()
 
 
 @pytest.mark.parametrize("algorithm", cases("allreduce"))
@@ -317,6 +281,20 @@ def test_plans_of_the_other_collectives(comm):
         same(p.wait(), np.array([comm.rank]))
         q.start()
         assert comm.rank or (q.wait() == np.arange(comm.size)).all()
+
+
+def test_plans_may_be_waited_for_in_another_order_on_each_rank(comm):
+    algorithms = ["ring", "binomial", "shared", "circulant"]
+    given = [(np.full(n, 1.0 + i), name) for i, name in enumerate(algorithms) for n in (3, LARGE)]
+    given.append((np.ones(50, "g"), "ring"))  # walked in Python
+    plans = [hc.plan("allreduce", x, algorithm=name) for x, name in given]
+    for turn in range(3):
+        for plan in plans:
+            plan.start()
+        for i in np.random.default_rng([turn, comm.rank]).permutation(len(plans)):
+            assert plans[i].wait()[-1] == comm.size * given[i][0][0]
+    for plan in plans:
+        plan.close()
 
 
 def test_two_plans_may_be_under_way_at_once(comm):

@@ -11,14 +11,17 @@ def test_an_argument_that_is_wrong_everywhere(comm):
     x = np.ones(3)
     for call, message in (
         (lambda: hc.allreduce(x, "average"), "unknown op 'average': expected one of sum, prod"),
-        (lambda: hc.allreduce(x, algorithm="star"), "allreduce has no algorithm 'star'; it has: auto, native, ring"),
+        (
+            lambda: hc.allreduce(x, algorithm="star"),
+            "allreduce has no algorithm 'star'; it has: auto, native, shared",
+        ),
         (lambda: hc.allreduce(x, "band"), "op 'band' is not defined for float64"),
         (lambda: hc.allreduce(x > 0), "op 'sum' is not defined for bool; for a count pass"),
         (lambda: hc.allreduce(np.array(["a"], object)), "holds Python objects"),
         (lambda: hc.allreduce(np.ma.array([1.0])), "masked array"),
         (lambda: hc.allreduce(x, out=np.ones(4)), r"out is float64\[4\], but the result is float64\[3\]"),
         (lambda: hc.allreduce(x, axis=1), "only axis=0"),
-        (lambda: hc.allreduce(x, reproducible=True), "reproducible=True is not available yet"),
+        (lambda: hc.allreduce(x, "prod", reproducible=True), "reproducible=True has no op 'prod'"),
         (lambda: hc.broadcast(x, root=comm.size), f"root={comm.size} is out of range: the communicator has ranks 0-"),
         (lambda: hc.broadcast(x, root=0.5), "root must be a rank"),
         (lambda: hc.reduce(x, root=-1), "root=-1 is out of range"),

@@ -16,7 +16,7 @@ from hpcml.collectives.program import Compiled, Walked
 def test_compiled_and_walked_give_the_same_bits(comm, algorithm):
     channel = channel_of(comm)
     for op in ("sum", "mean", "min", "prod"):
-        for dtype in ("f4", "f8", "F"):
+        for dtype in ("e", "f4", "f8", "F"):
             if dtype == "F" and op == "min":
                 continue
             x = np.random.default_rng(comm.rank).standard_normal(1001).astype(dtype)

@@ -1,20 +1,20 @@
-"""The Python in the README runs as it stands there, on any number of ranks."""
+"""The Python in the README and the pages of docs runs as it stands there, on any number of ranks."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_block(comm, number):
-    if "sklearn" in BLOCKS[number]:
-        pytest.importorskip("sklearn")
-    exec(compile(BLOCKS[number], f"README.md, block {number}", "exec"), {"__name__": "readme"})
-
-
-def test_there_are_blocks():
-    assert len(BLOCKS) >= 3
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run_one_after_another(comm, page):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(blocks) >= 3
+    names = {"__name__": "page"}
+    for number, block in enumerate(blocks):
+        if "sklearn" in block:
+            pytest.importorskip("sklearn")
+        exec(compile(block, f"{page.name}, block {number}", "exec"), names)

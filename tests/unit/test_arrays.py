@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hpcml.collectives.arrays import DEVICE, HOST, HUGE_PAGE, as_array, check_out, kind_of, new, packed
+from hpcml.collectives.arrays import DEVICE, HOST, as_array, check_out, kind_of, new, packed
+from hpcml.collectives.memory import HUGE_PAGE, IDLE_BYTES, Pool
 
 
 class OnDevice:
@@ -53,3 +54,28 @@ def test_new_arrays_are_arrays_like_any(shape):
         assert x.nbytes < HUGE_PAGE or x.ctypes.data % HUGE_PAGE == 0
         x[...] = 1
         assert x.all()
+
+
+def test_memory_is_used_again_but_never_while_anything_looks_at_it():
+    x = new((1 << 20,), np.dtype("f8"))
+    address, view = x.ctypes.data, x[5:9]
+    view[:] = 7
+    del x
+    other = new((1 << 20,), np.dtype("f8"))
+    assert other.ctypes.data != address
+    other[:] = 0
+    assert (view == 7).all()
+    del view
+    assert new((1 << 20,), np.dtype("f8")).ctypes.data == address
+
+
+def test_idle_memory_is_bounded_and_the_oldest_goes_first():
+    pool = Pool()
+    size = IDLE_BYTES // 4 - HUGE_PAGE
+    taken = [pool.take(size) for _ in range(5)]
+    addresses = [memory.ctypes.data for memory in taken]
+    while taken:
+        memory = taken.pop(0)
+        pool.give_back(memory, memory.ctypes.data)
+    again = [pool.take(size) for _ in range(4)]
+    assert [memory.ctypes.data for memory in again] == addresses[:0:-1]

@@ -5,7 +5,7 @@ import pytest
 
 from hpcml.collectives.algorithms import CATALOGUE
 from hpcml.collectives.contracts import CONTRACTS
-from hpcml.collectives.schedule import LEFT, NONE, REPLACE, RIGHT, Blocks, Exchange, Finish
+from hpcml.collectives.schedule import LEFT, NONE, REPLACE, RIGHT, Blocks, Exchange, Finish, Listed
 from hpcml.collectives.verify import Cost, ScheduleError, verify, verify_catalogue
 
 BY_NAME = {"ids": lambda a: f"{a.collective}-{a.name}"}
@@ -18,10 +18,14 @@ def test_every_schedule_keeps_its_contract_and_its_formulas(algorithm):
 
 def columns(item, size):
     """The numbers of a round or a finish, a row each, for all ranks."""
-    exchanges = [(*item.blocks,)] if isinstance(item, Finish) else [
-        (e.dest, *e.send_blocks, e.source, *e.recv_blocks, e.fold) for e in item
+    exchanges = [numbers(item.blocks)] if isinstance(item, Finish) else [
+        [e.dest, *numbers(e.send_blocks), e.source, *numbers(e.recv_blocks), e.fold] for e in item
     ]  # fmt: skip
     return np.array([[np.broadcast_to(n, size) for n in numbers] for numbers in exchanges])
+
+
+def numbers(blocks):
+    return [*blocks] if isinstance(blocks, Blocks) else [*np.moveaxis(np.asarray(blocks.numbers), -1, 0)]
 
 
 @pytest.mark.parametrize("algorithm", CATALOGUE, **BY_NAME)
@@ -39,7 +43,6 @@ def test_one_rank_alone_does_what_it_does_among_all(algorithm):
 def faults(exchange, size, blocks, rng):
     """Copies of an exchange (of all ranks) with one thing wrong at one rank that takes part in it."""
     dest, source = (np.broadcast_to(p, size).copy() for p in (exchange.dest, exchange.source))
-    first, count = (np.broadcast_to(n, size).copy() for n in exchange.recv_blocks)
     fold = np.broadcast_to(exchange.fold, size).copy()
     rank = rng.choice(np.flatnonzero(source != NONE))
 
@@ -56,11 +59,30 @@ def faults(exchange, size, blocks, rng):
         yield "folded, not stored", exchange._replace(fold=changed(fold, RIGHT))
     else:
         yield "stored, not folded", exchange._replace(fold=changed(fold, REPLACE))
+    for fault, recv in wrong_blocks(exchange.recv_blocks, rank, size, blocks):
+        yield fault, exchange._replace(recv_blocks=recv)
+
+
+def wrong_blocks(expected, rank, size, blocks):
+    if isinstance(expected, Listed):
+        numbers = np.broadcast_to(expected.numbers, (size, expected.numbers.shape[-1])).copy()
+        unused = np.setdiff1d(np.arange(blocks), numbers[rank])
+        if len(unused):
+            numbers[rank, -1] = unused[0]
+            yield "wrong block", Listed(numbers)
+        if numbers.shape[-1] > 1:
+            numbers[rank] = np.roll(expected.numbers[rank], 1)
+            yield "blocks in another order", Listed(numbers)
+        numbers[rank, 0] = blocks
+        yield "a block there is not", Listed(numbers)
+        return
+    first, count = (np.broadcast_to(n, size).copy() for n in expected)
     if blocks > 1:
-        recv = exchange.recv_blocks._replace(first=changed(first, (first[rank] + 1) % blocks))
-        yield "wrong block", exchange._replace(recv_blocks=recv)
-    recv = exchange.recv_blocks._replace(count=changed(count, count[rank] - 1))
-    yield "a block less", exchange._replace(recv_blocks=recv)
+        there = first.copy()
+        there[rank] = (first[rank] + 1) % blocks
+        yield "wrong block", Blocks(there, count)
+    count[rank] -= 1
+    yield "a block less", Blocks(first, count)
 
 
 def keeps_contract(schedule, algorithm, size):
@@ -91,7 +113,7 @@ def test_seeded_faults_are_caught(algorithm):
                 continue
             assert not keeps_contract(less, algorithm, size), f"round {at} left out"
             assert not keeps_contract(twice, algorithm, size), f"round {at} done twice"
-            which = rng.integers(len(item))
+            which = rng.choice([i for i, e in enumerate(item) if np.any(np.asarray(e.source) != NONE)])
             for fault, exchange in faults(item[which], size, blocks, rng):
                 wrong = right.copy()
                 wrong[at] = (*item[:which], exchange, *item[which + 1 :])

@@ -1,8 +1,8 @@
-"""Recursive doubling and halving: partners at distance 1, 2, 4, … of a power of two of ranks.
+"""Recursive doubling of everything: partners at distance 1, 2, 4, … of a power of two of ranks.
 
 Where p is no power of two, the first 2·(p − core) ranks work in pairs: the even one hands its data to the odd one
 before and gets the result after, so a core of 2^⌊lg p⌋ ranks does the work, in rank order. Thakur, Rabenseifner,
-Gropp, "Optimization of collective communication operations in MPICH", IJHPCA 19 (2005), sections 4.3 and 4.5.
+Gropp, "Optimization of collective communication operations in MPICH", IJHPCA 19 (2005), section 4.5.
 """
 
 from __future__ import annotations
@@ -42,33 +42,6 @@ def doubling_allreduce(rank: Rank, size: int, root: int = 0, segments: int = 1) 
         yield (Exchange(peer, everything, peer, everything, np.where(place & mask, LEFT, RIGHT)),)
         mask *= 2
     yield Finish(Blocks(0, np.where(place >= 0, 1, 0)))
-    yield from _pairs_out(rank, size, everything)
-
-
-def rabenseifner_allreduce(rank: Rank, size: int, root: int = 0, segments: int = 1) -> Schedule:
-    """Reduce-scatter by recursive halving, allgather by recursive doubling.
-
-    2 lg p rounds (+2), 2(p−1)/p·n bytes for a power of two (with c = 2^⌊lg p⌋ otherwise 2(c−1)/c·n + n, sent by the
-    odd rank of a pair).
-    """
-    core = core_size(size)
-    everything = Blocks(0, core)
-    yield from _pairs_in(rank, size, everything)
-    place = _place(rank, size)
-    mask = core // 2
-    while mask:
-        peer = only_if(place >= 0, _rank_at(place ^ mask, size))
-        half = place - place % (2 * mask)
-        mine, theirs = half + (place & mask), half + (~place & mask)
-        yield (Exchange(peer, Blocks(theirs, mask), peer, Blocks(mine, mask), np.where(place & mask, LEFT, RIGHT)),)
-        mask //= 2
-    yield Finish(Blocks(np.maximum(place, 0), np.where(place >= 0, 1, 0)))
-    mask = 1
-    while mask < core:
-        other = place ^ mask
-        peer = only_if(place >= 0, _rank_at(other, size))
-        yield (Exchange(peer, Blocks(place - place % mask, mask), peer, Blocks(other - other % mask, mask), REPLACE),)
-        mask *= 2
     yield from _pairs_out(rank, size, everything)
 
 

@@ -1,0 +1,357 @@
+"""The compiled part of "shared": one function that takes part in a collective through memory that all ranks map.
+
+Each binding has a *room*: an area per rank with two flags, and two buffers in turn, each with an arrival flag and a
+slot for data. Data are cut into chunks. Each chunk is an *epoch*, numbered on through the binding's life: a rank copies
+its input to its slot, raises its arrival flag to the epoch's number, waits for the others' flags, and takes what it
+needs from their slots. A slot is written again two epochs later. By then all are done with it: they have raised the
+next epoch's flag, which they do when they are through with this one's data.
+
+A rank whose input lies in a segment (see `segments`) does not copy: its first flag comes with the place, and the others
+read there. It leaves when all have raised their ``DONE`` flag. In an all-reduce where everybody's input and output lie
+in segments, each rank folds its share of the items from all inputs straight into all outputs.
+
+Folds are in rank order, so that the result has the same bits on every rank whatever the way.
+
+Like the engine's, `run` holds no GIL and comes back where others keep it waiting; it yields the processor, as ranks may
+share one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, njit
+
+from hpcml.collectives.atomics import load_acquire, store_release
+from hpcml.collectives.native_call import call, int64_at
+
+# The state of a program, one int64 each.
+(
+    PHASE,  # where to go on
+    EPOCH,  # number of the last epoch begun
+    CHUNK,
+    PEER,  # the rank whose flag is waited for
+    TOLD,  # whether the places of all are known
+    FREE,  # whether every giver's input is read where it is: then chunks need no epochs
+    DIRECT,  # whether all work on all others' memory
+    OPEN,  # whether some rank's memory is in use by others, who say when they are done
+    WORK,  # what to do with a chunk: see below
+    RANK,
+    SIZE,
+    GIVER,  # the only rank with an input, or EVERYBODY
+    GIVES,  # whether this rank has an input
+    TAKES,  # whether it gets a result
+    FIRST,  # the ranks whose arrival it waits for: FIRST … LAST - 1
+    LAST,
+    NBYTES,  # of the array, where all have one of the same size
+    CHUNK_BYTES,  # of the array, or of one rank's part
+    CHUNKS,
+    UNIT,  # shares of a chunk are multiples of so many bytes
+    ITEM,  # bytes of an item
+    TELLS,  # whether places are told: not where data are so few that they go with the flag
+    ALL_REDUCE,
+    INPUT,  # addresses
+    OUTPUT,
+    IN_SEGMENT,  # number of the segment that the input lies in (0: none), and where
+    IN_OFFSET,
+    OUT_SEGMENT,
+    OUT_OFFSET,
+    IN_PLACE,
+    AREAS,  # address of the room
+    AREA_BYTES,
+    BUFFER_BYTES,
+    SLOT,  # where in a buffer the data are
+    SHARE,  # and where the folded share
+    PEERS,  # address of the table of ranks
+    DIRECTORY,  # address and rows of the table of segments: number, address
+    SEGMENTS,
+    SPINS,  # polls before the processor is offered to others
+    MEMMOVE,
+    YIELD,
+    FOLD_KERNEL,
+    FINISH_KERNEL,
+) = range(43)
+STATE = FINISH_KERNEL + 1
+
+# The table of ranks.
+START, BYTES, IN_AT, OUT_AT = range(4)  # of its part, in the whole array; its memory, as this rank sees it
+COLUMNS = 4
+
+# What is done with a chunk.
+(
+    NOTHING,
+    FOLD_ALL,  # everybody who takes folds all of it
+    FOLD_SHARES,  # everybody folds a share of it, and those who take collect the shares
+    FOLD_PARTS,  # everybody folds its part
+    COPY_ALL,  # the giver's
+    COPY_PARTS,  # everybody's part
+    COPY_PART,  # one's part from the giver
+) = range(7)
+
+ENTER, ARRIVALS, DECIDE, WORKING, SHARES, NEXT, LEAVE = range(7)  # phases
+
+EVERYBODY = -1
+DONE, STALLED, LOST = 0, -1, -2  # what `run` returns. LOST: a peer named a segment that is not known here
+
+# An area: flags SHARED and DONE_WITH in a line of their own, then the buffers. A buffer: the arrival flag and, in the
+# same cache line, the place of the input, or data that fit; then slot and share.
+SHARED, DONE_WITH = 0, 8
+HEADER = 128  # bytes; caches fetch lines by twos
+LINE = 64
+BESIDE_FLAG = 8  # where few data are: in the flag's cache line
+BLOCK = 16 << 10  # bytes folded at a time, so that they stay in the nearest cache
+
+
+@njit
+def _buffer(s, rank):
+    """Address of that rank's buffer of this epoch."""
+    return s[AREAS] + rank * s[AREA_BYTES] + HEADER + (s[EPOCH] & 1) * s[BUFFER_BYTES]
+
+
+@njit
+def _wait(s, last, flag, patience):
+    """Whether all ranks before ``last`` have raised a flag to this epoch: SHARED, DONE_WITH, or arrival (< 0)."""
+    polls = 0
+    while s[PEER] < last:
+        peer = s[PEER]
+        place = _buffer(s, peer) if flag < 0 else s[AREAS] + peer * s[AREA_BYTES] + flag
+        while load_acquire(place) < s[EPOCH]:
+            polls += 1
+            if polls > patience:
+                return False
+            if polls > s[SPINS]:
+                call(s[YIELD], ())
+        s[PEER] = peer + 1
+    return True
+
+
+@njit
+def _raise(s, flag):
+    store_release(s[AREAS] + s[RANK] * s[AREA_BYTES] + flag, s[EPOCH])
+
+
+@njit
+def _enter(s, peers):
+    """Begin an epoch: give the chunk, and the place where the input lies."""
+    s[EPOCH] += 1
+    buffer = _buffer(s, s[RANK])
+    if s[TELLS] and not s[TOLD]:
+        words = carray(int64_at(buffer), 6)
+        words[1:6] = s[IN_SEGMENT : IN_PLACE + 1]
+        gives = s[GIVES] and s[IN_SEGMENT] == 0
+    else:
+        gives = s[GIVES] and peers[s[RANK], IN_AT] == 0
+    if gives:
+        slot, at, length = buffer + s[SLOT], s[CHUNK] * s[CHUNK_BYTES], s[CHUNK_BYTES]
+        if s[WORK] == FOLD_PARTS or s[WORK] == COPY_PART:
+            for peer in range(s[SIZE]):
+                n = min(length, peers[peer, BYTES] - at)
+                if n > 0:
+                    call(s[MEMMOVE], (slot + peer * length, s[INPUT] + peers[peer, START] + at, n))
+        else:
+            n = min(length, (peers[s[RANK], BYTES] if s[WORK] == COPY_PARTS else s[NBYTES]) - at)
+            if n > 0:
+                call(s[MEMMOVE], (slot, s[INPUT] + at, n))
+    store_release(buffer, s[EPOCH])
+
+
+@njit
+def _place(s, rank, own, segment, offset):
+    """The address here of memory of another's, 0 where it is in no segment; below 0 where the segment is not known."""
+    if segment == 0:
+        return 0
+    if rank == s[RANK]:
+        return own
+    rows = carray(int64_at(s[DIRECTORY]), (s[SEGMENTS], 2))
+    low, high = 0, s[SEGMENTS]
+    while low < high:
+        middle = (low + high) // 2
+        if rows[middle, 0] < segment:
+            low = middle + 1
+        else:
+            high = middle
+    if low == s[SEGMENTS] or rows[low, 0] != segment:
+        return -1
+    return rows[low, 1] + offset
+
+
+@njit
+def _decide(s, peers):
+    """All places are told: where to read, and which way to go. False if one is unknown."""
+    inputs = outputs = givers = held_back = 0
+    for peer in range(s[FIRST], s[LAST]):
+        words = carray(int64_at(_buffer(s, peer)), 6)
+        peers[peer, IN_AT] = _place(s, peer, s[INPUT], words[1], words[2])
+        peers[peer, OUT_AT] = _place(s, peer, s[OUTPUT], words[3], words[4])
+        if peers[peer, IN_AT] < 0 or peers[peer, OUT_AT] < 0:
+            s[PEER] = peer
+            return False
+        if s[GIVER] == EVERYBODY or s[GIVER] == peer:
+            givers += 1
+            inputs += words[1] != 0
+            outputs += words[3] != 0
+            held_back += words[1] != 0 and words[5] != 0
+    s[DIRECT] = s[ALL_REDUCE] and inputs == givers and outputs == givers
+    if held_back and not s[DIRECT]:
+        # Inputs that are overwritten while others may still read them have to go through slots after all.
+        for peer in range(s[SIZE]):
+            peers[peer, IN_AT] = 0
+        inputs = 0
+        s[CHUNK] = -1
+    s[FREE] = inputs == givers and s[WORK] != FOLD_SHARES
+    s[OPEN] = inputs > 0
+    s[TOLD] = 1
+    return True
+
+
+@njit
+def _source(s, peers, rank, at, within):
+    """Where to read that rank's input from byte ``at`` on, which is at ``within`` in the slot of this epoch."""
+    if peers[rank, IN_AT]:
+        return peers[rank, IN_AT] + at
+    return _buffer(s, rank) + s[SLOT] + within
+
+
+@njit
+def _fold(s, peers, dst, at, within, nbytes):
+    """All ranks' inputs from byte ``at`` on, folded into ``dst``."""
+    block = BLOCK // s[UNIT] * s[UNIT]
+    for begin in range(0, nbytes, block):
+        n = min(block, nbytes - begin)
+        _fold_block(s, peers, dst + begin, at + begin, within + begin, n)
+
+
+@njit
+def _fold_block(s, peers, dst, at, within, nbytes):
+    items = nbytes // s[ITEM]
+    a = _source(s, peers, 0, at, within)
+    if s[SIZE] == 1:
+        call(s[MEMMOVE], (dst, a, nbytes))
+    else:
+        b = _source(s, peers, 1, at, within)
+        call(s[FOLD_KERNEL], (dst, a, b, items, np.int64(dst == a)))
+    for peer in range(2, s[SIZE]):
+        call(s[FOLD_KERNEL], (dst, dst, _source(s, peers, peer, at, within), items, np.int64(1)))
+    if s[FINISH_KERNEL]:
+        call(s[FINISH_KERNEL], (dst, dst, items, s[SIZE]))
+
+
+@njit
+def _share(s, nbytes, rank):
+    """The share of that rank in ``nbytes``: where it begins and ends. Shares are even, and of whole cache lines."""
+    width = -(-nbytes // (s[SIZE] * s[UNIT])) * s[UNIT]
+    return min(rank * width, nbytes), min((rank + 1) * width, nbytes)
+
+
+@njit
+def _work_directly(s, peers):
+    """Fold one's share of the items from all inputs into all outputs, block by block."""
+    begin, end = _share(s, s[NBYTES], s[RANK])
+    block = BLOCK // s[UNIT] * s[UNIT]
+    for at in range(begin, end, block):
+        n = min(block, end - at)
+        dst = peers[0, OUT_AT] + at
+        _fold_block(s, peers, dst, at, 0, n)
+        for peer in range(1, s[SIZE]):
+            call(s[MEMMOVE], (peers[peer, OUT_AT] + at, dst, n))
+
+
+@njit
+def _work(s, peers):
+    """Take from a chunk what this rank is to have of it."""
+    work, length = s[WORK], s[CHUNK_BYTES]
+    at = s[CHUNK] * length
+    if work == FOLD_ALL:
+        if s[TAKES]:
+            _fold(s, peers, s[OUTPUT] + at, at, 0, min(length, s[NBYTES] - at))
+    elif work == FOLD_SHARES:
+        begin, end = _share(s, min(length, s[NBYTES] - at), s[RANK])
+        _fold(s, peers, _buffer(s, s[RANK]) + s[SHARE], at + begin, begin, end - begin)
+    elif work == FOLD_PARTS:
+        part = s[RANK]
+        n = min(length, peers[part, BYTES] - at)
+        _fold(s, peers, s[OUTPUT] + at, peers[part, START] + at, part * length, n)
+    elif work == COPY_ALL:
+        n = min(length, s[NBYTES] - at)
+        if s[RANK] != s[GIVER] and n > 0:
+            call(s[MEMMOVE], (s[OUTPUT] + at, _source(s, peers, s[GIVER], at, 0), n))
+    elif work == COPY_PARTS:
+        if s[TAKES]:
+            for peer in range(s[SIZE]):
+                n = min(length, peers[peer, BYTES] - at)
+                if n > 0:
+                    source = _source(s, peers, peer, at, 0)
+                    call(s[MEMMOVE], (s[OUTPUT] + peers[peer, START] + at, source, n))
+    elif work == COPY_PART:
+        part = s[RANK]
+        n = min(length, peers[part, BYTES] - at)
+        if n > 0:
+            source = _source(s, peers, s[GIVER], peers[part, START] + at, part * length)
+            call(s[MEMMOVE], (s[OUTPUT] + at, source, n))
+
+
+@njit
+def _collect(s):
+    """Copy the folded shares of all."""
+    at = s[CHUNK] * s[CHUNK_BYTES]
+    nbytes = min(s[CHUNK_BYTES], s[NBYTES] - at)
+    for peer in range(s[SIZE]):
+        begin, end = _share(s, nbytes, peer)
+        if end > begin:
+            call(s[MEMMOVE], (s[OUTPUT] + at + begin, _buffer(s, peer) + s[SHARE], end - begin))
+
+
+@njit("int64(int64, int64)", nogil=True, cache=True)
+def run(address, patience):
+    """Take part in the collective whose state is at ``address``; give up for now after ``patience`` polls of flags.
+
+    Returns `DONE`, `STALLED` (call again; ``state[PEER]`` is waited for), or `LOST`.
+    """
+    s = carray(int64_at(address), STATE)
+    peers = carray(int64_at(s[PEERS]), (s[SIZE], COLUMNS))
+    while True:
+        phase = s[PHASE]
+        if phase == ENTER:
+            _enter(s, peers)
+            s[PEER] = s[FIRST]
+            s[PHASE] = ARRIVALS
+        elif phase == ARRIVALS:
+            if not _wait(s, s[LAST], -1, patience):
+                return STALLED
+            s[PHASE] = DECIDE if s[TELLS] and not s[TOLD] else WORKING
+        elif phase == DECIDE:
+            if not _decide(s, peers):
+                return LOST
+            s[PHASE] = NEXT if s[CHUNK] < 0 else WORKING
+        elif phase == WORKING:
+            s[PHASE] = NEXT
+            if s[DIRECT]:
+                _work_directly(s, peers)
+                s[CHUNK] = s[CHUNKS]
+            else:
+                _work(s, peers)
+                if s[WORK] == FOLD_SHARES:
+                    _raise(s, SHARED)
+                    s[PEER] = 0
+                    s[PHASE] = SHARES
+        elif phase == SHARES:
+            if s[TAKES]:
+                if not _wait(s, s[SIZE], SHARED, patience):
+                    return STALLED
+                _collect(s)
+            s[PHASE] = NEXT
+        elif phase == NEXT:
+            s[CHUNK] += 1
+            s[PEER] = 0
+            if s[CHUNK] >= s[CHUNKS]:
+                if s[OPEN]:
+                    _raise(s, DONE_WITH)
+                s[PHASE] = LEAVE
+            else:
+                s[PHASE] = WORKING if s[FREE] else ENTER
+        else:
+            lent = s[DIRECT] or (s[GIVES] and peers[s[RANK], IN_AT] != 0)
+            if s[OPEN] and lent and not _wait(s, s[SIZE], DONE_WITH, patience):
+                return STALLED
+            s[PHASE], s[CHUNK], s[TOLD], s[FREE], s[DIRECT], s[OPEN] = ENTER, 0, 0, 0, 0, 0
+            peers[:, IN_AT] = 0
+            return DONE

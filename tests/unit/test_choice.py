@@ -1,0 +1,55 @@
+"""What "auto" takes where nothing was measured: a rule on one node, the cost model between nodes."""
+
+import pytest
+
+from hpcml.collectives.choice import EAGER_SEGMENT, choose, segments
+from hpcml.collectives.cost import Level, Network
+from hpcml.collectives.machine import Machine
+
+ONE_NODE = {size: Machine("mpi-1.0", (0,) * size, None, None, shares=True) for size in (2, 4)}
+# 150 µs and 12 MB/s, as over TCP at 100 Mbit/s.
+FOUR_HOSTS = Machine("mpi-1.0", (0, 1, 2, 3), Network(Level(150e-6, 8.4e-8, 37e-6)), None)
+
+
+def anything(name):
+    return True
+
+
+def messages(name):
+    return name != "shared"
+
+
+@pytest.mark.parametrize(
+    ("collective", "size", "nbytes", "expected"),
+    [
+        ("allreduce", 2, 8, "shared"),
+        ("allreduce", 2, 4 << 20, "ring"),
+        ("allreduce", 4, 4 << 20, "shared"),
+        ("allreduce", 2, 64 << 20, "shared"),
+        ("broadcast", 4, 8, "binomial"),
+        ("broadcast", 4, 1 << 20, "shared"),
+        ("scatter", 2, 64 << 20, "direct"),
+        ("alltoall", 4, 64, "bruck"),
+        ("alltoall", 4, 1 << 20, "pairwise"),
+    ],
+)
+def test_the_rule_on_one_node(collective, size, nbytes, expected):
+    assert choose(ONE_NODE[size], collective, nbytes, anything).algorithm == expected
+
+
+def test_what_is_not_allowed_is_not_taken():
+    for collective in ("allreduce", "broadcast", "allgather", "reduce_scatter", "gather", "scatter", "barrier"):
+        assert choose(ONE_NODE[4], collective, 1 << 20, messages).algorithm != "shared"
+
+
+def test_between_nodes_large_arrays_go_round_in_short_segments():
+    for collective, expected in (("allreduce", "ring"), ("reduce_scatter", "ring"), ("broadcast", "chain")):
+        taken = choose(FOUR_HOSTS, collective, 8 << 20, anything)
+        assert taken.algorithm == expected and taken.seconds is not None
+        assert taken.segments > 1
+    assert (8 << 20) // 4 // segments(FOUR_HOSTS, "allreduce", "ring", 8 << 20) >= EAGER_SEGMENT
+
+
+def test_between_nodes_small_arrays_take_few_rounds():
+    taken = choose(FOUR_HOSTS, "allreduce", 8, anything)
+    assert taken.algorithm not in ("ring", "chain") and taken.seconds < 4 * 150e-6
