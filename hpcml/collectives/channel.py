@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from itertools import count
+from secrets import randbits
 from typing import Any, NoReturn
 
 import numpy as np
@@ -63,7 +64,9 @@ class Channel:
         self._tags = self._flights = 0
         self._half_tags: int = (MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 32767) // 2
         self._agreement = Agreement(self)
-        self.check(bool(self._folded("max", [wanted()])[0]))
+        self.token = 0  # what no other channel has, not even one whose communicator was freed before
+        checked, self.token = self._folded("max", [wanted(), 1 + randbits(62)]).tolist()
+        self.check(bool(checked))
         if records():
             self.record()
         if self.machine.nodes == 1 and self.size > 1:

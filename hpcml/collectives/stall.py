@@ -44,6 +44,7 @@ Rows = Sequence[Sequence[int]] | np.ndarray  # of a table
 TAG = 0  # of alarms: bindings have tags from 1 on
 PATIENCE_SECONDS = 1.0
 ALARM, PROBE, VERDICT, VERDICT_ON_ALL = range(4)  # messages; on one channel, or on all
+HEAD_BYTES = 24  # what kind, of which call, on which channel
 TEXT_BYTES = 2032
 CALL_BYTES = 496  # of a call that are compared
 # Stands before the words for a call that is being agreed on: ranks that are both at that will see for themselves.
@@ -142,10 +143,10 @@ class Alarms:
 
     def tell(self, peer: int, kind: int, number: int, text: str, until_heard: bool = False) -> None:
         """until_heard: it is on its way out until the other has taken it in."""
-        message = np.zeros(16 + TEXT_BYTES, np.uint8)
-        message[:16].view(np.int64)[:] = kind, number
+        message = np.zeros(HEAD_BYTES + TEXT_BYTES, np.uint8)
+        message[:HEAD_BYTES].view(np.int64)[:] = kind, number, self._channel.token
         encoded = text.encode()[:TEXT_BYTES]
-        message[16 : 16 + len(encoded)] = np.frombuffer(encoded, np.uint8)
+        message[HEAD_BYTES : HEAD_BYTES + len(encoded)] = np.frombuffer(encoded, np.uint8)
         self._out = [(request, kept) for request, kept in self._out if not request.Test()]
         send = self._channel.comm.Issend if until_heard else self._channel.comm.Isend
         self._out.append((send(message, peer, TAG), message))
@@ -156,12 +157,16 @@ class Alarms:
 
     def hear(self) -> None:
         """Take in what has come; raise where it shows that calls do not fit."""
-        status, message = MPI.Status(), np.empty(16 + TEXT_BYTES, np.uint8)
+        if not self._channel.token:  # it is being made
+            return
+        status, message = MPI.Status(), np.empty(HEAD_BYTES + TEXT_BYTES, np.uint8)
         # A matched probe: another thread may be listening, too.
         while (found := self._channel.comm.Improbe(MPI.ANY_SOURCE, TAG, status)) is not None:
             found.Recv(message)
-            kind, number = message[:16].view(np.int64).tolist()
-            text = message[16:].tobytes().rstrip(b"\0").decode(errors="ignore")
+            kind, number, token = message[:HEAD_BYTES].view(np.int64).tolist()
+            text = message[HEAD_BYTES:].tobytes().rstrip(b"\0").decode(errors="ignore")
+            if token != self._channel.token:
+                continue  # it was never heard on a communicator, freed since, whose context MPI has given to this one
             if kind in (VERDICT, VERDICT_ON_ALL):
                 self._fail(kind, text)
             elif kind == PROBE:

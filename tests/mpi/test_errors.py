@@ -5,6 +5,8 @@ import pytest
 from mpi4py import MPI
 
 from hpcml import collectives as hc
+from hpcml.collectives.channel import channel_of
+from hpcml.collectives.stall import ALARM
 
 
 def test_an_argument_that_is_wrong_everywhere(comm):
@@ -219,3 +221,18 @@ def test_scatter_where_others_reduce(comm):
             hc.allreduce(np.ones(3), comm=own)
         hc.allreduce(np.ones(77), comm=own)
     own.Free()
+
+
+def test_what_was_told_on_a_communicator_that_is_gone_is_not_heard_on_a_new_one(comm):
+    """MPI gives the context of a communicator that was freed to a later one, and may keep what nobody received there."""
+    old = comm.Dup()
+    hc.allreduce(np.ones(3), algorithm="ring", comm=old)
+    if comm.size > 1 and comm.rank == 0:
+        channel_of(old).alarms.tell(1, ALARM, 1, "\0allreduce(an old call)")
+    comm.Barrier()
+    old.Free()
+    new = comm.Dup()
+    for _ in range(2):
+        hc.allreduce(np.ones(3), algorithm="ring", comm=new)
+        channel_of(new).alarms.hear()
+    new.Free()
