@@ -224,7 +224,7 @@ def test_scatter_where_others_reduce(comm):
 
 
 def test_what_was_told_on_a_communicator_that_is_gone_is_not_heard_on_a_new_one(comm):
-    """MPI gives the context of a communicator that was freed to a later one, and may keep what nobody received there."""
+    """MPI gives the context of a communicator that was freed to a later one, and may keep what nobody received."""
     old = comm.Dup()
     hc.allreduce(np.ones(3), algorithm="ring", comm=old)
     if comm.size > 1 and comm.rank == 0:
