@@ -34,17 +34,17 @@ class Agreement:
         self._program = binding.program(in_place=False)
         self._program.bind(given, found)
 
-    def reached(self, word: int, failed: bool = False) -> bool:
-        """Whether every rank gave the same ``word`` (of 63 bits), and none has failed; the same answer on each."""
+    def compared(self, word: int, failed: bool) -> tuple[bool, bool]:
+        """Whether every rank gave the same ``word`` (of 63 bits), and whether any has failed; the same on each."""
         _WORDS.pack_into(self._mine, 0, word, -word, failed)
         self._program.start()
         self._program.wait()
-        return is_common(*_WORDS.unpack_from(self._largest))
+        return verdict(*_WORDS.unpack_from(self._largest))
 
 
-def is_common(largest: int, minus_smallest: int, any_failed: int) -> bool:
-    """Whether everybody has the same number: the largest is also the smallest; and nobody has failed."""
-    return largest == -minus_smallest and not any_failed
+def verdict(largest: int, minus_smallest: int, any_failed: int) -> tuple[bool, bool]:
+    """Whether everybody has the same number, as the largest is also the smallest; and whether anybody has failed."""
+    return largest == -minus_smallest, bool(any_failed)
 
 
 @functools.lru_cache(maxsize=1024)

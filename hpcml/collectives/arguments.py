@@ -21,7 +21,7 @@ from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import ArgumentError
 from hpcml.collectives.exact import ordering
 from hpcml.collectives.exact.terms import Terms, real, working
-from hpcml.collectives.manner import Manner
+from hpcml.collectives.manner import BLOCKING, Manner
 from hpcml.collectives.native import reducible
 from hpcml.collectives.shared.segments import segments
 from hpcml.collectives.structure import is_structure
@@ -29,6 +29,18 @@ from hpcml.collectives.structure import is_structure
 OpLike = str | MPI.Op
 MAX_DIMS = 8  # of a scattered array: its shape has to travel from the root
 _STRUCTURE = 0  # in the place of a data type
+
+
+class Known(NamedTuple):
+    """What a channel keeps of a call: its binding, the shape of this rank's result, and the rows of all ranks' parts."""
+
+    binding: Binding
+    shape: tuple[int, ...]
+    rows: tuple[int, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return self.binding.nbytes
 
 
 class Bound(NamedTuple):
@@ -62,7 +74,7 @@ def same_everywhere(
     keep = manner.keep
     shape: tuple[int, ...] = ()
     rows: tuple[int, ...] | None = None
-    binding: Binding | None = None
+    known: Known | None = None
     name: str | None = None
     placed = False
     try:
@@ -76,19 +88,19 @@ def same_everywhere(
         shape = _result_shape(channel, collective, x, rows)
         if out is not None:
             check_out(out, shape, x.dtype)
-        binding = channel.find(key) if keep else None
-        if binding is None:
+        known = channel.find(key) if keep else None
+        if known is None:
             _check_root(root, channel)
             _check_algorithm(collective, algorithm, manner)
-        if binding is None and found is not None:
+        if known is None and found is not None:
             ops.check_dtype(found, x.dtype)
             if name == ops.USERS_OWN and reducible(x.dtype) is None:
                 raise TypeError(f"MPI has no data type for {x.dtype}, so it cannot apply an op of the user's own to it")
     except (TypeError, ValueError) as caught:
         error = caught
-    if binding is not None:  # with it, there is no error
-        channel.enter(binding.said)
-        return Bound(binding, x, shape, x.dtype)
+    if known is not None:  # with it, there is no error
+        channel.enter(known.binding.said)
+        return Bound(known.binding, x, shape, x.dtype)
     said = ""
     if error is None:
         said = f"{collective}({describe(x)}, {_options(op=name, algorithm=algorithm, root=root, counts=rows)})"
@@ -99,7 +111,7 @@ def same_everywhere(
         algorithm = shared.NAME
     binding = Binding(channel, collective, algorithm, found, x.dtype, items, root, said, manner.native)
     if keep:
-        channel.keep(key, binding)
+        channel.keep(key, Known(binding, shape))
     return Bound(binding, x, shape, x.dtype)
 
 
@@ -130,7 +142,7 @@ def parts(
     mine = 0
     key: tuple = ()
     lengths: tuple[int, ...] = ()
-    binding: Binding | None = None
+    known: Known | None = None
     wanted = collective == "allgather" or channel.rank == root
     try:
         part = np.atleast_1d(as_array(part))
@@ -141,16 +153,16 @@ def parts(
                 raise ValueError(f"counts={list(lengths)} has {lengths[channel.rank]} rows here, the part has {mine}")
             if out is not None and wanted:
                 check_out(out, (sum(lengths), *part.shape[1:]), part.dtype)
-            key = (collective, algorithm, part.dtype, part.shape[1:], lengths, root, manner.agree)
-            binding = channel.find(key) if manner.keep else None
-        if binding is None:
+            key = known_parts(collective, algorithm, part, lengths, root, manner.agree)
+            known = channel.find(key) if manner.keep else None
+        if known is None:
             _check_root(root, channel)
             _check_algorithm(collective, algorithm, manner)
     except (TypeError, ValueError) as caught:
         error = caught
-    if binding is not None:  # with it, there is no error
-        channel.enter(binding.said)
-        return Bound(binding, part, (sum(lengths), *part.shape[1:]), part.dtype)
+    if known is not None:  # with it, there is no error
+        channel.enter(known.binding.said)
+        return Bound(known.binding, part, known.shape, part.dtype)
     said = ""
     if error is None:
         said = f"{collective}({_rows(part)}, {_options(algorithm=algorithm, root=root, counts=lengths or None)})"
@@ -163,8 +175,28 @@ def parts(
     else:
         _agree(channel, manner, collective, said, error)
     items = tuple(n * prod(part.shape[1:]) for n in lengths)
-    binding = _kept(channel, manner, key, collective, algorithm, part.dtype, items, root, said)
-    return Bound(binding, part, (sum(lengths), *part.shape[1:]), part.dtype)
+    shape = (sum(lengths), *part.shape[1:])
+    known = channel.find(key) if manner.keep else None
+    if known is None:
+        binding = Binding(channel, collective, algorithm, None, part.dtype, items, root, said, manner.native)
+        known = Known(binding, shape, lengths)
+        if manner.keep:
+            channel.keep(key, known)
+    if counts is None and manner == BLOCKING:
+        channel.keep(last_parts(collective, algorithm, part, root), known)
+    return Bound(known.binding, part, shape, part.dtype)
+
+
+def known_parts(
+    collective: str, algorithm: str, part: np.ndarray, counts: tuple[int, ...], root: int, agree: bool = True
+) -> tuple:
+    """Under what a channel keeps a gather or an allgather of parts of that many rows."""
+    return (collective, algorithm, part.dtype, part.shape[1:], counts, root, agree)
+
+
+def last_parts(collective: str, algorithm: str, part: np.ndarray, root: int) -> tuple:
+    """Under what it keeps the last one whose ranks told each other their rows."""
+    return (collective, algorithm, part.dtype, part.shape[1:], root)
 
 
 def scatter(

@@ -6,6 +6,8 @@ result goes where the input is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from hpcml.collectives import algorithms, choice, shared
@@ -76,6 +78,24 @@ class Binding:
         program.start()
         program.wait()
         program.release()
+
+    def run_if(self, holds: bool, source: np.ndarray, target: np.ndarray) -> bool:
+        """Run it where this ``holds`` on every rank; whether it did. Where not, ``source`` may be of any length.
+
+        For the collectives to which every rank gives something.
+        """
+        if self.algorithm != shared.NAME:
+            if not self._channel.still(self.said, holds):
+                return False
+            self.run(source, target)
+            return True
+        program: Any = self.program(False)  # the flags with which ranks arrive can tell
+        program.holds = holds
+        try:
+            self.run(source, target)
+            return program.held
+        finally:
+            program.holds = True
 
     def launch(self, source: np.ndarray, target: np.ndarray, tag: int) -> Program:
         """Begin a run in the background, beside others of this binding; return the program that does it."""

@@ -18,7 +18,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import sites
-from hpcml.collectives.agreement import Agreement, fingerprint, is_common
+from hpcml.collectives.agreement import Agreement, fingerprint, verdict
 from hpcml.collectives.errors import ArgumentError, MismatchError, ranks_phrase
 from hpcml.collectives.machine import find_machine
 from hpcml.collectives.naming import members, records, told_apart
@@ -29,6 +29,7 @@ from hpcml.collectives.waits import waiting
 KEPT = 256  # bindings kept per communicator; the one unused for longest goes first
 KEPT_BYTES = 1 << 28  # and the bytes of the arrays they are for, as their scratch memory is of that order
 REMEMBERED = 64  # calls whose description is kept
+AGREED = True, False  # all said the same, none has failed
 LISTEN = 1024  # calls between two looks for alarms of others, on a rank that never waits for long itself
 
 
@@ -57,9 +58,10 @@ class Channel:
         self._calls: list[str | None] = [None] * REMEMBERED
         self._sites: list[sites.Site | None] | None = None
         self.name = ""
-        self._parent = comm
+        self._parent, self.handle = comm, comm.handle
         self._abandoned = self.freed = False
         self.bindings: OrderedDict[Hashable, Any] = OrderedDict()
+        self._latest: Any = None  # of them, that was found or kept
         self._kept_bytes = 0
         self._tags = self._flights = 0
         self._half_tags: int = (MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 32767) // 2
@@ -120,6 +122,7 @@ class Channel:
     def free(self) -> None:
         self.freed = True
         self.bindings.clear()
+        self._latest = None
         open_channels().discard(self)
         if not self._abandoned:
             self.comm.Free()
@@ -139,13 +142,16 @@ class Channel:
     def find(self, key: Hashable) -> Any:
         """The binding kept under ``key``, or None. Ranks look up in one order, so they forget in one order."""
         binding = self.bindings.get(key)
-        if binding is not None:
+        if binding is not None and binding is not self._latest:
             self.bindings.move_to_end(key)
+            self._latest = binding
         return binding
 
     def keep(self, key: Hashable, binding: Any) -> None:
         """Keep a binding (anything with ``nbytes``, the same on every rank) until others push it out."""
-        self.bindings[key] = binding
+        if key in self.bindings:
+            self._kept_bytes -= self.bindings.pop(key).nbytes
+        self.bindings[key] = self._latest = binding
         self._kept_bytes += binding.nbytes
         while len(self.bindings) > KEPT or (self._kept_bytes > KEPT_BYTES and len(self.bindings) > 1):
             self._kept_bytes -= self.bindings.popitem(last=False)[1].nbytes
@@ -179,9 +185,9 @@ class Channel:
         word = fingerprint(text) + number
         if len(tell) and not self.checked:  # in one message, which only a rank with as much to tell understands
             folded = self._folded("max", [word, -word, int(error is not None), *told.reshape(-1).tolist()])
-            reached, told = is_common(*folded[:3].tolist()), folded[3:].reshape(told.shape)
+            reached, told = verdict(*folded[:3].tolist()) == AGREED, folded[3:].reshape(told.shape)
         else:
-            reached = self._agreement.reached(word, error is not None)
+            reached = self._agreement.compared(word, error is not None) == AGREED
             if reached and len(tell):
                 told = self._folded("max", told.reshape(-1)).reshape(told.shape)
         if reached:
@@ -190,6 +196,7 @@ class Channel:
         self._calls[number % REMEMBERED] = None  # it is known; alarms about it come too late
         # Some ranks may have looked up what others did not know: what is forgotten next would not be the same.
         self.bindings.clear()
+        self._latest = None
         self._kept_bytes = 0
         self._disagree(call, text, error is not None)
 
@@ -204,6 +211,16 @@ class Channel:
             ranks.setdefault(f"{theirs}{site}" + f" (call {number} on this communicator)" * numbered, []).append(rank)
         listing = "; ".join(f"{ranks_phrase(at)}: {theirs}" for theirs, at in ranks.items())
         raise MismatchError(f"{call}: the ranks' calls do not fit together. {listing}. Every rank must pass the same.")
+
+    def still(self, said: str, holds: bool) -> bool:
+        """Whether what the ranks take for granted in a call that they have just entered ``holds`` on every rank.
+
+        Where they are not all in that call it raises `MismatchError`, on every rank.
+        """
+        same, failed = self._agreement.compared(fingerprint(said) + self.number, not holds)
+        if not same:
+            self._disagree(said.partition("(")[0], said, False)
+        return not failed
 
     def any(self, call: str, flag: bool) -> bool:
         """Whether ``flag`` is set on any rank. Enters the call."""
@@ -231,12 +248,20 @@ def channel_of(comm: MPI.Comm | None) -> Channel:
     """The channel of ``comm`` (None: MPI.COMM_WORLD). The first call on a communicator is collective."""
     if comm is None:
         comm = MPI.COMM_WORLD
-    channel: Any = comm.Get_attr(_keyval())
-    if channel is None:
-        with waiting("the first collective on a communicator"):
-            channel = Channel(comm)
-        comm.Set_attr(_keyval(), channel)
+    found = _by_handle().get(comm.handle)  # quicker than the attribute, to which it is bound
+    if found is not None:
+        return found
+    with waiting("the first collective on a communicator"):
+        channel = Channel(comm)
+    comm.Set_attr(_keyval(), channel)
+    _by_handle()[channel.handle] = channel
     return channel
+
+
+@functools.cache
+def _by_handle() -> dict[int, Channel]:
+    """The channels of this process by the handle of the caller's communicator, which MPI may use again."""
+    return {}
 
 
 @functools.cache
@@ -247,6 +272,7 @@ def _serials() -> count[int]:
 @functools.cache
 def _keyval() -> int:
     def free(comm: MPI.Comm, keyval: int, channel: Channel) -> None:
+        _by_handle().pop(channel.handle, None)
         channel.free()
 
     return MPI.Comm.Create_keyval(delete_fn=free)

@@ -12,6 +12,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import arguments, request, structure
+from hpcml.collectives.again import NEW, again, parts_again
 from hpcml.collectives.algorithms import named
 from hpcml.collectives.arrangement import NOTHING, Arrangement, arranged, kept_in_place
 from hpcml.collectives.arrays import as_array, packed
@@ -32,7 +33,9 @@ def broadcast(x: Any, root: int = 0, algorithm: str = "auto", comm: MPI.Comm | N
         ArgumentError: root out of range, unknown algorithm, an array that is read-only; on every rank.
         MismatchError: shapes, dtypes or roots differ between ranks; on every rank.
     """
-    return request.run(broadcast_steps(channel_of(comm), BLOCKING, x, root, algorithm))
+    channel = channel_of(comm)
+    done = again(channel, "broadcast", x, None, algorithm, x, root)
+    return done if done is not NEW else request.run(broadcast_steps(channel, BLOCKING, x, root, algorithm))
 
 
 def scatter(
@@ -76,7 +79,11 @@ def gather(
     Raises:
         ArgumentError, MismatchError: as for the others; on every rank.
     """
-    return request.run(parts_steps(channel_of(comm), BLOCKING, "gather", part, algorithm, out, root, counts))
+    channel = channel_of(comm)
+    done = parts_again(channel, "gather", part, algorithm, out, root, counts, wanted=channel.rank == root)
+    if done is not NEW:
+        return done
+    return request.run(parts_steps(channel, BLOCKING, "gather", part, algorithm, out, root, counts))
 
 
 def allgather(
@@ -90,7 +97,11 @@ def allgather(
 
     ⌈lg p⌉ rounds (Bruck, circulant), or p−1 between neighbours (ring); (p−1)/p·n bytes sent per rank.
     """
-    return request.run(parts_steps(channel_of(comm), BLOCKING, "allgather", part, algorithm, out, 0, counts))
+    channel = channel_of(comm)
+    done = parts_again(channel, "allgather", part, algorithm, out, 0, counts)
+    if done is not NEW:
+        return done
+    return request.run(parts_steps(channel, BLOCKING, "allgather", part, algorithm, out, 0, counts))
 
 
 def alltoall(x: Any, algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None) -> Any:
@@ -103,7 +114,9 @@ def alltoall(x: Any, algorithm: str = "auto", out: Any = None, comm: MPI.Comm | 
         ArgumentError: an array without axes, an unknown algorithm; on every rank.
         MismatchError: shapes or dtypes differ between ranks (`alltoallv` takes such); on every rank.
     """
-    return request.run(alltoall_steps(channel_of(comm), BLOCKING, x, algorithm, out))
+    channel = channel_of(comm)
+    done = again(channel, "alltoall", x, None, algorithm, out)
+    return done if done is not NEW else request.run(alltoall_steps(channel, BLOCKING, x, algorithm, out))
 
 
 def alltoallv(

@@ -9,16 +9,14 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import ops, request, structure
-from hpcml.collectives.arguments import OpLike, in_shared_memory, same_everywhere
+from hpcml.collectives.again import NEW, again
+from hpcml.collectives.arguments import OpLike, same_everywhere
 from hpcml.collectives.arrangement import arranged
-from hpcml.collectives.arrays import new
 from hpcml.collectives.channel import Channel, channel_of
 from hpcml.collectives.manner import BLOCKING, Manner
 from hpcml.collectives.reproducible import depends_on_order
 from hpcml.collectives.reproducible import reduction_steps as reproducible_steps
 from hpcml.collectives.request import Steps
-from hpcml.collectives.shared import NAME as SHARED
-from hpcml.collectives.shared import WORTHWHILE
 
 
 def allreduce(
@@ -58,16 +56,9 @@ def allreduce(
         total = hc.allreduce(np.arange(4) * (MPI.COMM_WORLD.rank + 1))
     """
     channel = channel_of(comm)
-    plain = axis is None and not reproducible
-    if plain and type(x) is np.ndarray and type(op) is str and type(algorithm) is str:
-        placed = x.nbytes >= WORTHWHILE and in_shared_memory(channel, x, algorithm)
-        binding = channel.find(("allreduce", algorithm, op, x.dtype, x.shape, 0, None, SHARED if placed else True))
-        if binding is not None and x.flags.c_contiguous:  # the short way for what is called again
-            result = new(x.shape, x.dtype) if out is None else out
-            if out is None or _plainly_fits(x, out):
-                channel.enter(binding.said)
-                binding.run(x, result)
-                return result
+    done = again(channel, "allreduce", x, op, algorithm, out) if axis is None and not reproducible else NEW
+    if done is not NEW:
+        return done
     return request.run(allreduce_steps(channel, BLOCKING, x, op, algorithm, out, reproducible, axis))
 
 
@@ -85,7 +76,12 @@ def reduce(
     As `allreduce` in all else. Binomial: ⌈lg p⌉ rounds, every rank but the root sends n bytes. Rabenseifner: 2⌈lg p⌉
     rounds, about 2(p−1)/p·n bytes.
     """
-    return request.run(reduce_steps(channel_of(comm), BLOCKING, x, op, root, algorithm, out, reproducible))
+    channel = channel_of(comm)
+    if not reproducible:
+        done = again(channel, "reduce", x, op, algorithm, out, root, wanted=channel.rank == root)
+        if done is not NEW:
+            return done
+    return request.run(reduce_steps(channel, BLOCKING, x, op, root, algorithm, out, reproducible))
 
 
 def reduce_scatter(
@@ -108,7 +104,11 @@ def reduce_scatter(
     Raises:
         ArgumentError, MismatchError: as `allreduce`.
     """
-    return request.run(reduce_scatter_steps(channel_of(comm), BLOCKING, x, op, algorithm, out, counts))
+    channel = channel_of(comm)
+    done = again(channel, "reduce_scatter", x, op, algorithm, out, counts=counts)
+    if done is not NEW:
+        return done
+    return request.run(reduce_scatter_steps(channel, BLOCKING, x, op, algorithm, out, counts))
 
 
 def scan(x: Any, op: OpLike = "sum", algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None) -> Any:
@@ -189,13 +189,6 @@ def scan_steps(
     if collective == "exscan" and channel.rank == 0:
         return None
     return _as_given(x, result, out)
-
-
-def _plainly_fits(x: np.ndarray, out: Any) -> bool:
-    """Whether ``out`` can take the fold of ``x`` directly; where it cannot, the long way finds out why."""
-    if type(out) is not np.ndarray or out.shape != x.shape or out.dtype != x.dtype or not out.flags.carray:
-        return False
-    return out is x or not np.may_share_memory(x, out)
 
 
 def _reduced(

@@ -49,3 +49,11 @@ def pytest_runtest_makereport(item, call):
 @pytest.fixture
 def comm():
     return WORLD
+
+
+@pytest.fixture
+def fresh(comm):
+    """A communicator on which nothing is kept from other tests."""
+    duplicate = comm.Dup()
+    yield duplicate
+    duplicate.Free()

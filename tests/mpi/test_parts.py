@@ -161,3 +161,29 @@ def test_wrong_counts_are_an_error_on_every_rank(comm):
         hc.allgather(np.ones(2), counts=[3] * comm.size)
     with pytest.raises(hc.ArgumentError, match="a sum, divided by"):
         hc.scan(np.ones(3), "mean")
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "shared", "ring"])
+@pytest.mark.parametrize("collective", ["allgather", "gather"])
+def test_lengths_that_change_from_call_to_call(fresh, collective, algorithm):
+    """Calls like the one before take its lengths for granted: on all ranks, or on all but one, or where they go back."""
+    if algorithm == "ring" and collective == "gather":
+        algorithm = "binomial"
+    last = fresh.size - 1
+    for turn, changes in enumerate([(), (), (0,), (), (last,), (0, last), range(fresh.size), (), ()]):
+        lengths = [5000 + rank + 7 * turn * (rank in changes) for rank in range(fresh.size)]
+        parts = [np.arange(n, dtype="f4") + 100 * rank + turn for rank, n in enumerate(lengths)]
+        whole = np.concatenate(parts)
+        strided = np.repeat(parts[fresh.rank], 2)[::2] if turn % 2 and fresh.rank == 0 else parts[fresh.rank]
+        out = np.empty(len(whole), "f4") if turn % 3 == 0 and fresh.rank == last else None
+        got = getattr(hc, collective)(strided, algorithm=algorithm, comm=fresh, out=out)
+        if collective == "allgather" or fresh.rank == 0:
+            assert (got == whole).all() and got.shape == whole.shape
+            assert out is None or got is out
+    wrong = np.empty(3, "f4") if fresh.rank == 0 else None
+    with pytest.raises(hc.CollectiveError, match="out is"):  # it is one of rank 0, and all hear of it
+        getattr(hc, collective)(parts[fresh.rank], algorithm=algorithm, comm=fresh, out=wrong)
+    single = np.float32(fresh.rank) if fresh.rank == 0 else np.full(1, fresh.rank, "f4")
+    for _ in range(3):  # a number is an array of length 1
+        got = getattr(hc, collective)(single, algorithm=algorithm, comm=fresh)
+    assert got is None or got.tolist() == list(range(fresh.size))

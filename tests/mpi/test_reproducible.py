@@ -26,14 +26,6 @@ def slabs(request, monkeypatch):
         monkeypatch.setattr(wide, "WHOLE", 0)
 
 
-@pytest.fixture
-def fresh(comm):
-    """A communicator on which nothing is kept from other tests."""
-    duplicate = comm.Dup()
-    yield duplicate
-    duplicate.Free()
-
-
 def summands(n, dtype, spread=40, rows=SUMMANDS):
     """The same on every rank. Their sums depend on the order: cancellation, ties, a wide range, special values."""
     generator = np.random.default_rng(n)

@@ -345,3 +345,19 @@ def test_where_the_system_forbids_it_auto_takes_messages(comm, monkeypatch):
         hc.allreduce(np.ones(10), algorithm="shared", comm=own)
     own.Free()
     mapping._tried.cache_clear()
+
+
+def test_alltoall_of_unequal_parts(comm):
+    """Parts of rank s for rank d have (s + 2d) % 5 units of rows; shared and ordinary inputs are mixed."""
+    for unit, kind in itertools.product((0, 1, 7_001), ("ordinary", "shared", "mixed")):
+        counts = [[(s + 2 * d) % 5 * unit for d in range(comm.size)] for s in range(comm.size)]
+        mine_out, mine_in = counts[comm.rank], [row[comm.rank] for row in counts]
+        shares = kind == "shared" or (kind == "mixed" and comm.rank % 2 == 0)
+        x = placed(sum(mine_out), "shared" if kind != "ordinary" else "ordinary")  # by all: it is collective
+        x = x if shares else np.empty(len(x))
+        for turn in range(3):
+            x[:] = comm.rank * 100 + np.repeat(range(comm.size), mine_out) + turn
+            rows, came = hc.alltoallv(x, mine_out, algorithm="shared")
+            x[:] = -1.0
+            assert came.tolist() == mine_in
+            same(rows, np.repeat([s * 100.0 + comm.rank + turn for s in range(comm.size)], mine_in))

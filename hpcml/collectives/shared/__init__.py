@@ -9,7 +9,17 @@ from __future__ import annotations
 
 NAME = "shared"
 
-COLLECTIVES = ("allreduce", "reduce", "reduce_scatter", "broadcast", "scatter", "gather", "allgather", "barrier")
+COLLECTIVES = (
+    "allreduce",
+    "reduce",
+    "reduce_scatter",
+    "broadcast",
+    "scatter",
+    "gather",
+    "allgather",
+    "alltoall",
+    "barrier",
+)
 
 WORTHWHILE = 64 << 10  # bytes from which "auto" takes it for arrays of `hpcml.collectives.empty`
 ROOM = 512 << 10  # bytes of a rank's part of a binding's common memory, at most

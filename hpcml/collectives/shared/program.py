@@ -47,8 +47,7 @@ class Shape(NamedTuple):
 class Shared:
     """A program (see `hpcml.collectives.program`). Made by all ranks together.
 
-    counts: items of each rank's part, for the collectives in which ranks hold, or get, parts; else ``(n,)``. tag: the
-    binding's. said: the call in words.
+    counts: as a binding has them. tag: the binding's. said: the call in words.
     """
 
     def __init__(
@@ -66,12 +65,9 @@ class Shared:
         item = dtype.itemsize
         unit = math.lcm(p.LINE, item) if op is not None else p.LINE
         nbytes = sum(counts) * item
-        parts = [n * item for n in counts] if len(counts) == size else [0] * size
-        shape = _shape(collective, nbytes, parts, size, unit)
+        shape = _shape(collective, nbytes, max(counts) * item, size, unit)
         self._kernels: Kernels | None = None if op is None else kernels(op, dtype)
-        self._peers = np.zeros((size, p.COLUMNS), np.int64)
-        self._peers[:, p.BYTES] = parts
-        self._peers[1:, p.START] = np.cumsum(parts)[:-1]
+        self._peers = _peers(collective, np.array(counts, np.int64) * item, rank, size)
         self._state = state = np.zeros(p.STATE, np.int64)
         gives_alone = collective in ("broadcast", "scatter")
         takes_alone = collective in ("reduce", "gather")
@@ -85,6 +81,7 @@ class Shared:
         state[p.NBYTES], state[p.UNIT], state[p.ITEM] = nbytes, unit, item
         state[p.TELLS] = self._tells = nbytes > FEW
         state[p.ALL_REDUCE] = collective == "allreduce"
+        state[p.HOLDS] = 1
         state[p.SPINS] = SPINS if size <= (os.cpu_count() or 1) else SPINS_CROWDED
         state[p.PEERS] = self._peers.ctypes.data
         state[p.MEMMOVE], state[p.YIELD] = libc_address("memmove"), libc_address("sched_yield")
@@ -97,6 +94,9 @@ class Shared:
         self._channel, self._tag = channel, tag
         self._number = self._pending = 0
         self._address = state.ctypes.data
+        self._words = memoryview(state)  # quicker than the array where one number is set
+        self._in_segments = False  # whether the input or the output of the last run was
+        self._directory: np.ndarray | None = None
         self._arrays: tuple = ()
 
     def _enter_room(self, channel: Channel, shape: Shape, said: str) -> None:
@@ -115,22 +115,39 @@ class Shared:
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
         self._arrays = source, target  # kept alive until they are released
-        state = self._state
-        state[p.INPUT] = at = MPI.Get_address(source)
-        state[p.OUTPUT] = to = MPI.Get_address(target)
+        words = self._words
+        words[p.INPUT] = at = MPI.Get_address(source)
+        words[p.OUTPUT] = to = MPI.Get_address(target)
         if not self._tells:
             return
-        state[p.IN_PLACE] = self._overwrites and source is target
-        if self._channel.size == 1:
-            state[p.IN_SEGMENT] = state[p.OUT_SEGMENT] = -1  # one's own memory needs no number
-            return
+        words[p.IN_PLACE] = self._overwrites and source is target
         found = self._segments
-        state[p.IN_SEGMENT], state[p.IN_OFFSET] = found.find(at, source.nbytes, self._members)
-        state[p.OUT_SEGMENT], state[p.OUT_OFFSET] = found.find(to, target.nbytes, self._members)
-        if state[p.IN_PLACE] and state[p.OUT_SEGMENT] == NOWHERE:
-            state[p.IN_SEGMENT] = NOWHERE
-        self._directory = found.directory
-        state[p.DIRECTORY], state[p.SEGMENTS] = self._directory.ctypes.data, len(self._directory)
+        if self._channel.size == 1:
+            words[p.IN_SEGMENT] = words[p.OUT_SEGMENT] = -1  # one's own memory needs no number
+            return
+        if found.own or self._in_segments:
+            words[p.IN_SEGMENT], words[p.IN_OFFSET] = found.find(at, source.nbytes, self._members)
+            words[p.OUT_SEGMENT], words[p.OUT_OFFSET] = found.find(to, target.nbytes, self._members)
+            if words[p.IN_PLACE] and words[p.OUT_SEGMENT] == NOWHERE:
+                words[p.IN_SEGMENT] = NOWHERE
+            self._in_segments = words[p.IN_SEGMENT] != NOWHERE or words[p.OUT_SEGMENT] != NOWHERE
+        if found.directory is not self._directory:
+            self._directory = found.directory
+            words[p.DIRECTORY], words[p.SEGMENTS] = self._directory.ctypes.data, len(self._directory)
+
+    @property
+    def holds(self) -> bool:
+        """Whether this rank's part is of the length that the others take it to have. If not, nothing is moved."""
+        return bool(self._words[p.HOLDS])
+
+    @holds.setter
+    def holds(self, holds: bool) -> None:
+        self._words[p.HOLDS] = holds
+
+    @property
+    def held(self) -> bool:
+        """Whether it was so on every rank in the last run, of a collective to which all give something."""
+        return not self._words[p.CHANGED]
 
     def release(self) -> None:
         self._arrays = ()
@@ -198,15 +215,30 @@ class Shared:
         under_way().discard(self)
 
 
-def _shape(collective: str, nbytes: int, parts: list[int], size: int, unit: int) -> Shape:
-    """Cut the data, of ``nbytes`` or of those parts, into chunks."""
-    if collective in ("reduce_scatter", "scatter"):
-        longest = max(parts)
+def _peers(collective: str, parts: np.ndarray, rank: int, size: int) -> np.ndarray:
+    """The table of ranks, for parts of that many bytes."""
+    peers = np.zeros((size, p.COLUMNS), np.int64)
+    if collective == "alltoall":
+        parts = parts.reshape(size, size)
+        peers[:, p.GIVEN_BYTES], peers[:, p.GIVEN_AT] = parts[rank], _starts(parts[rank])
+        peers[:, p.FROM] = [_starts(given)[rank] for given in parts]
+        parts = parts[:, rank]
+    if len(parts) == size:
+        peers[:, p.BYTES], peers[:, p.START] = parts, _starts(parts)
+    return peers
+
+
+def _starts(parts: np.ndarray) -> np.ndarray:
+    return np.cumsum(parts) - parts
+
+
+def _shape(collective: str, nbytes: int, longest: int, size: int, unit: int) -> Shape:
+    """Cut the data, of ``nbytes``, or of parts of which the longest has that many, into chunks."""
+    if collective in ("reduce_scatter", "scatter", "alltoall"):
         chunk = min(_up(longest, unit), max(CHUNK // size // unit, 1) * unit)
-        work = p.FOLD_PARTS if collective == "reduce_scatter" else p.COPY_PART
+        work = {"reduce_scatter": p.FOLD_PARTS, "scatter": p.COPY_PART, "alltoall": p.EXCHANGE}[collective]
         return Shape(work, chunk * size, 0, chunk, _pieces(longest, chunk))
     if collective in ("allgather", "gather"):
-        longest = max(parts)
         chunk = min(_up(longest, unit), CHUNK)
         return Shape(p.COPY_PARTS, chunk, 0, chunk, _pieces(longest, chunk))
     if collective == "barrier":

@@ -34,6 +34,8 @@ from hpcml.collectives.native_call import call, int64_at
     FREE,  # whether every giver's input is read where it is: then chunks need no epochs
     DIRECT,  # whether all work on all others' memory
     OPEN,  # whether some rank's memory is in use by others, who say when they are done
+    HOLDS,  # whether this rank's part is as long as the others take it to be
+    CHANGED,  # whether some rank's was not: then nothing was moved
     WORK,  # what to do with a chunk: see below
     RANK,
     SIZE,
@@ -69,12 +71,13 @@ from hpcml.collectives.native_call import call, int64_at
     YIELD,
     FOLD_KERNEL,
     FINISH_KERNEL,
-) = range(43)
+) = range(45)
 STATE = FINISH_KERNEL + 1
 
-# The table of ranks.
-START, BYTES, IN_AT, OUT_AT = range(4)  # of its part, in the whole array; its memory, as this rank sees it
-COLUMNS = 4
+# The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as this
+# rank sees it; and of an exchange, what this rank gives to it, and where in its input lies what this one gets.
+START, BYTES, IN_AT, OUT_AT, GIVEN_AT, GIVEN_BYTES, FROM = range(7)
+COLUMNS = 7
 
 # What is done with a chunk.
 (
@@ -85,7 +88,8 @@ COLUMNS = 4
     COPY_ALL,  # the giver's
     COPY_PARTS,  # everybody's part
     COPY_PART,  # one's part from the giver
-) = range(7)
+    EXCHANGE,  # from everybody what it has for this rank
+) = range(8)
 
 ENTER, ARRIVALS, DECIDE, WORKING, SHARES, NEXT, LEAVE = range(7)  # phases
 
@@ -97,6 +101,7 @@ DONE, STALLED, LOST = 0, -1, -2  # what `run` returns. LOST: a peer named a segm
 SHARED, DONE_WITH = 0, 8
 HEADER = 128  # bytes; caches fetch lines by twos
 LINE = 64
+OTHERWISE = 1 << 62  # in an arrival flag, beside the number of the epoch: the rank's part is of another length
 BESIDE_FLAG = 8  # where few data are: in the flag's cache line
 BLOCK = 16 << 10  # bytes folded at a time, so that they stay in the nearest cache
 
@@ -108,18 +113,22 @@ def _buffer(s, rank):
 
 
 @njit
-def _wait(s, last, flag, patience):
+def _wait(s, last, which, patience):
     """Whether all ranks before ``last`` have raised a flag to this epoch: SHARED, DONE_WITH, or arrival (< 0)."""
     polls = 0
     while s[PEER] < last:
         peer = s[PEER]
-        place = _buffer(s, peer) if flag < 0 else s[AREAS] + peer * s[AREA_BYTES] + flag
-        while load_acquire(place) < s[EPOCH]:
+        place = _buffer(s, peer) if which < 0 else s[AREAS] + peer * s[AREA_BYTES] + which
+        flag = load_acquire(place)
+        while flag & ~OTHERWISE < s[EPOCH]:
             polls += 1
             if polls > patience:
                 return False
             if polls > s[SPINS]:
                 call(s[YIELD], ())
+            flag = load_acquire(place)
+        if flag >= OTHERWISE:
+            s[CHANGED] = 1
         s[PEER] = peer + 1
     return True
 
@@ -140,18 +149,23 @@ def _enter(s, peers):
         gives = s[GIVES] and s[IN_SEGMENT] == 0
     else:
         gives = s[GIVES] and peers[s[RANK], IN_AT] == 0
-    if gives:
+    if gives and s[HOLDS]:
         slot, at, length = buffer + s[SLOT], s[CHUNK] * s[CHUNK_BYTES], s[CHUNK_BYTES]
         if s[WORK] == FOLD_PARTS or s[WORK] == COPY_PART:
             for peer in range(s[SIZE]):
                 n = min(length, peers[peer, BYTES] - at)
                 if n > 0:
                     call(s[MEMMOVE], (slot + peer * length, s[INPUT] + peers[peer, START] + at, n))
+        elif s[WORK] == EXCHANGE:
+            for peer in range(s[SIZE]):
+                n = min(length, peers[peer, GIVEN_BYTES] - at)
+                if n > 0 and peer != s[RANK]:
+                    call(s[MEMMOVE], (slot + peer * length, s[INPUT] + peers[peer, GIVEN_AT] + at, n))
         else:
             n = min(length, (peers[s[RANK], BYTES] if s[WORK] == COPY_PARTS else s[NBYTES]) - at)
             if n > 0:
                 call(s[MEMMOVE], (slot, s[INPUT] + at, n))
-    store_release(buffer, s[EPOCH])
+    store_release(buffer, s[EPOCH] if s[HOLDS] else s[EPOCH] | OTHERWISE)
 
 
 @njit
@@ -287,6 +301,15 @@ def _work(s, peers):
         if n > 0:
             source = _source(s, peers, s[GIVER], peers[part, START] + at, part * length)
             call(s[MEMMOVE], (s[OUTPUT] + at, source, n))
+    elif work == EXCHANGE:
+        for turn in range(s[SIZE]):
+            peer = (s[RANK] + turn) % s[SIZE]  # everybody begins with another
+            n = min(length, peers[peer, BYTES] - at)
+            if n > 0:
+                source = s[INPUT] + peers[peer, GIVEN_AT] + at
+                if peer != s[RANK]:
+                    source = _source(s, peers, peer, peers[peer, FROM] + at, s[RANK] * length)
+                call(s[MEMMOVE], (s[OUTPUT] + peers[peer, START] + at, source, n))
 
 
 @njit
@@ -311,13 +334,15 @@ def run(address, patience):
     while True:
         phase = s[PHASE]
         if phase == ENTER:
+            if s[CHUNK] == 0:
+                s[CHANGED] = 0
             _enter(s, peers)
             s[PEER] = s[FIRST]
             s[PHASE] = ARRIVALS
         elif phase == ARRIVALS:
             if not _wait(s, s[LAST], -1, patience):
                 return STALLED
-            s[PHASE] = DECIDE if s[TELLS] and not s[TOLD] else WORKING
+            s[PHASE] = LEAVE if s[CHANGED] else DECIDE if s[TELLS] and not s[TOLD] else WORKING
         elif phase == DECIDE:
             if not _decide(s, peers):
                 return LOST
