@@ -22,6 +22,7 @@ import numpy as np
 from numba import carray, njit
 
 from hpcml.collectives.atomics import load_acquire, store_release
+from hpcml.collectives.giving_way import give_way
 from hpcml.collectives.native_call import call, int64_at
 
 # The state of a program, one int64 each.
@@ -67,11 +68,13 @@ from hpcml.collectives.native_call import call, int64_at
     DIRECTORY,  # address and rows of the table of segments: number, address
     SEGMENTS,
     SPINS,  # polls before the processor is offered to others
+    POLLS_PER_NAP,  # 0: no naps
     MEMMOVE,
     YIELD,
+    NAP,
     FOLD_KERNEL,
     FINISH_KERNEL,
-) = range(45)
+) = range(47)
 STATE = FINISH_KERNEL + 1
 
 # The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as this
@@ -125,7 +128,7 @@ def _wait(s, last, which, patience):
             if polls > patience:
                 return False
             if polls > s[SPINS]:
-                call(s[YIELD], ())
+                give_way(polls, s[POLLS_PER_NAP], s[YIELD], s[NAP])
             flag = load_acquire(place)
         if flag >= OTHERWISE:
             s[CHANGED] = 1
