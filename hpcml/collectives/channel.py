@@ -23,6 +23,7 @@ from hpcml.collectives.errors import ArgumentError, MismatchError, ranks_phrase
 from hpcml.collectives.machine import find_machine
 from hpcml.collectives.naming import members, records, told_apart
 from hpcml.collectives.shared.mapping import can_share
+from hpcml.collectives.shared.rooms import Rooms
 from hpcml.collectives.stall import AGREEING, Alarms, open_channels
 from hpcml.collectives.waits import waiting
 
@@ -63,6 +64,7 @@ class Channel:
         self.bindings: OrderedDict[Hashable, Any] = OrderedDict()
         self._latest: Any = None  # of them, that was found or kept
         self._kept_bytes = 0
+        self.rooms = Rooms()
         self._tags = self._flights = 0
         self._half_tags: int = (MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 32767) // 2
         self._agreement = Agreement(self)

@@ -20,7 +20,7 @@ from hpcml.collectives.ops import Op
 from hpcml.collectives.program import INTERRUPTED, LOOK_AROUND, STALLED
 from hpcml.collectives.shared import protocol as p
 from hpcml.collectives.shared.kernels import Kernels, kernels
-from hpcml.collectives.shared.mapping import PAGE, shared_memory
+from hpcml.collectives.shared.mapping import PAGE
 from hpcml.collectives.shared.segments import NOWHERE, segments
 from hpcml.collectives.shared.waiting import as_messages
 from hpcml.collectives.stall import Stall
@@ -110,9 +110,7 @@ class Shared:
         area = p.HEADER + 2 * buffer
         area = _up(area, PAGE if area > PAGE else p.HEADER)
         state[p.SLOT], state[p.SHARE], state[p.BUFFER_BYTES], state[p.AREA_BYTES] = slot, share, buffer, area
-        room = shared_memory(channel, said, area * channel.size if channel.rank == 0 else 0)
-        self._room = room[0]
-        state[p.AREAS] = self._room.address
+        self._room, state[p.AREAS] = channel.rooms.take(channel, said, area * channel.size, p.HEADER)
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
         self._arrays = source, target  # kept alive until they are released
