@@ -31,6 +31,7 @@ SPINS, SPINS_CROWDED = 5000, 20  # polls before the processor is offered to othe
 
 CHUNK = 128 << 10  # bytes of a slot: two fit in a second-level cache beside what is read
 FEW = 4 << 10  # bytes up to which an input is copied wherever it lies: looking that up would take longer
+STREAM = 32 << 20  # bytes of an array from which on results go around the caches, as they would not stay there
 FOLD_ALL_READS = 32 << 10  # bytes beyond two inputs that a rank rather reads itself than wait once more for others
 
 
@@ -79,6 +80,9 @@ class Shared:
         only_root = gives_alone and rank != root
         state[p.FIRST], state[p.LAST] = (root, root + 1) if only_root else (0, size)
         state[p.NBYTES], state[p.UNIT], state[p.ITEM] = nbytes, unit, item
+        state[p.STREAMS] = nbytes // (size if collective == "alltoall" else 1) >= STREAM
+        self._scratch = np.empty(p.BLOCK if state[p.STREAMS] else 0, np.uint8)
+        state[p.SCRATCH] = self._scratch.ctypes.data
         state[p.TELLS] = self._tells = nbytes > FEW
         state[p.ALL_REDUCE] = collective == "allreduce"
         state[p.HOLDS] = 1
