@@ -98,7 +98,7 @@ class Shared:
         self._channel, self._tag = channel, tag
         self._number = self._pending = 0
         self._address = state.ctypes.data
-        self._words = memoryview(state)  # quicker than the array where one number is set
+        self._words = state.data  # quicker than the array where one number is set
         self._in_segments = False  # whether the input or the output of the last run was
         self._directory: np.ndarray | None = None
         self._arrays: tuple = ()

@@ -77,8 +77,8 @@ from hpcml.collectives.shared.streaming import stream
 ) = range(47)
 STATE = FINISH_KERNEL + 1
 
-# The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as this
-# rank sees it; and of an exchange, what this rank gives to it, and where in its input lies what this one gets.
+# The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as
+# this rank sees it; and of an exchange, what this rank gives to it, and where in its input lies what this one gets.
 START, BYTES, IN_AT, OUT_AT, GIVEN_AT, GIVEN_BYTES, FROM = range(7)
 COLUMNS = 7
 
