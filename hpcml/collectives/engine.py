@@ -14,6 +14,7 @@ import numpy as np
 from numba import carray, njit
 
 from hpcml.collectives.atomics import exchange_if_equal, load_acquire, store_release
+from hpcml.collectives.giving_way import give_way
 from hpcml.collectives.native_call import call, int64_at
 from hpcml.collectives.table import (
     A_AT,
@@ -52,16 +53,18 @@ from hpcml.collectives.table import (
     TEST,
     MEMMOVE,
     YIELD,
+    NAP,
+    SPINS,  # polls before the processor is offered to others
+    POLLS_PER_NAP,  # 0: no naps
     FOLD_KERNEL,
     FINISH_KERNEL,
     RANKS,
     BUFFERS,  # addresses of INPUT, OUTPUT, SCRATCH: three entries
-) = range(19)
+) = range(22)
 STATE = BUFFERS + 3
 
 DONE, STALLED = 0, -1  # what `run` returns; an MPI error code otherwise
 
-SPINS = 200  # polls before the processor is offered to others: other ranks may share it
 POST_ONLY = -1  # patience with which nothing is waited for: messages are posted up to the first wait
 
 # The board: what `progress` is told, one int64 each. Then come the places for plans.
@@ -103,8 +106,8 @@ def _wait(state, request, patience):
         polls += 1
         if polls > patience:
             return np.int64(STALLED)
-        if polls > SPINS:
-            call(state[YIELD], ())
+        if polls > state[SPINS]:
+            give_way(polls, state[POLLS_PER_NAP], state[YIELD], state[NAP])
 
 
 @njit("int64(int64, int64)", nogil=True, cache=True)

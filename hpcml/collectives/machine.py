@@ -45,7 +45,7 @@ class Machine:
     def nodes(self) -> int:
         return max(self.node_of) + 1
 
-    @property
+    @functools.cached_property
     def per_node(self) -> int:
         """The most ranks that one node has."""
         return max(np.bincount(self.node_of).tolist())

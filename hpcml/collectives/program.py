@@ -20,12 +20,14 @@ from hpcml.collectives.arrays import new
 from hpcml.collectives.background import FULL, background
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
+from hpcml.collectives.giving_way import pace
 from hpcml.collectives.ops import Op, divide, fold
 from hpcml.collectives.stall import Stall
 from hpcml.collectives.under_way import TAKE_TURNS, others_advance, under_way
 
 STALLED = -1  # what the engine returns where a message has not come yet
 INTERRUPTED = -2  # it did not return at all
+SPINS = 200  # polls before the processor is offered to others: other programs may want it
 FIRST_LOOK = 64  # polls at the start: a microsecond or so, in which a short message has come and all is done
 LOOK_AROUND = 20_000  # polls of the engine between two looks at Python's signals: milliseconds
 
@@ -79,6 +81,7 @@ def _addresses() -> dict[int, int]:
         e.TEST: mpi_address("MPI_Test"),
         e.MEMMOVE: libc_address("memmove"),
         e.YIELD: libc_address("sched_yield"),
+        e.NAP: libc_address("usleep"),
     }
 
 
@@ -100,6 +103,7 @@ class Compiled:
         state[e.FLAG], state[e.STATUS] = self._status.ctypes.data, self._status.ctypes.data + 8
         for place, address in _addresses().items():
             state[place] = address
+        state[e.SPINS], state[e.POLLS_PER_NAP] = pace(channel.machine.per_node, SPINS)
         if op is not None:
             state[e.FOLD_KERNEL] = kernels.fold_kernel(op.name, dtype).address
             state[e.FINISH_KERNEL] = kernels.finish_kernel(dtype).address if op.finishes else 0

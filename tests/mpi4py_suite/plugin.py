@@ -1,7 +1,8 @@
 """For pytest: puts the adapter in the place of mpi4py's communicators, and sees to it that the tests run on hpcml.
 
-A test fails where a collective of it fell back to the MPI library: at present none has to, in none of them. And it
-fails where none of its collectives ran on hpcml, unless it has none.
+A test fails where a collective of it fell back to the MPI library: at present none has to, in none of them. hpcml's own
+choice of the algorithm "native" counts as that, unless it was asked for. And a test fails where none of its collectives
+ran on hpcml, unless it has none.
 """
 
 from __future__ import annotations
@@ -15,12 +16,24 @@ from mpi4py import MPI
 from mpi4py_suite.adapter import ALGORITHMS, DESCRIBED, TALLY, Adapter
 
 import hpcml.collectives.engine  # noqa: F401  (while Numba can be imported)
+from hpcml.collectives.native import Native
 
 # Kinds of arrays to keep to, such as "ArrayNumPy DLPackArray" (classes of mpi4py's arrayimpl.py); all if it is unset.
 ARRAYS = "HPCML_SUITE_ARRAYS"
 WITHOUT_COLLECTIVES = "TestReduceLocal"  # folds on one rank, by an MPI.Op itself
 
 MPI.COMM_WORLD, MPI.COMM_SELF = Adapter(MPI.COMM_WORLD), Adapter(MPI.COMM_SELF)
+_bind = Native.bind
+
+
+def _tell(program: Native, *memory) -> None:
+    """Bind a program of the algorithm "native" to its memory, as before, and count it."""
+    if "=native" not in os.environ.get(ALGORITHMS, ""):
+        TALLY.fell_back["chosen by hpcml"] += 1
+    _bind(program, *memory)
+
+
+Native.bind = _tell  # type: ignore[method-assign]
 
 
 def pytest_collection(session):

@@ -7,7 +7,6 @@ array or not: the ranks' flags have to go on from call to call in the same way.
 from __future__ import annotations
 
 import math
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ from mpi4py import MPI
 
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
+from hpcml.collectives.giving_way import pace
 from hpcml.collectives.native_call import libc_address
 from hpcml.collectives.ops import Op
 from hpcml.collectives.program import INTERRUPTED, LOOK_AROUND, STALLED
@@ -27,7 +27,7 @@ from hpcml.collectives.stall import Stall
 from hpcml.collectives.under_way import TAKE_TURNS, others_advance, under_way
 
 FIRST_LOOK = 500  # polls of flags at the start: a microsecond or so
-SPINS, SPINS_CROWDED = 5000, 20  # polls before the processor is offered to others: with a core for each rank, or not
+SPINS = 5000  # polls before the processor is offered to others
 
 CHUNK = 128 << 10  # bytes of a slot: two fit in a second-level cache beside what is read
 FEW = 4 << 10  # bytes up to which an input is copied wherever it lies: looking that up would take longer
@@ -86,9 +86,10 @@ class Shared:
         state[p.TELLS] = self._tells = nbytes > FEW
         state[p.ALL_REDUCE] = collective == "allreduce"
         state[p.HOLDS] = 1
-        state[p.SPINS] = SPINS if size <= (os.cpu_count() or 1) else SPINS_CROWDED
+        state[p.SPINS], state[p.POLLS_PER_NAP] = pace(size, SPINS)
         state[p.PEERS] = self._peers.ctypes.data
-        state[p.MEMMOVE], state[p.YIELD] = libc_address("memmove"), libc_address("sched_yield")
+        state[p.MEMMOVE] = libc_address("memmove")
+        state[p.YIELD], state[p.NAP] = libc_address("sched_yield"), libc_address("usleep")
         if self._kernels is not None:
             state[p.FOLD_KERNEL], state[p.FINISH_KERNEL] = self._kernels.fold, self._kernels.finish
         self._enter_room(channel, shape, said)

@@ -22,6 +22,7 @@ import numpy as np
 from numba import carray, njit
 
 from hpcml.collectives.atomics import load_acquire, store_release
+from hpcml.collectives.giving_way import give_way
 from hpcml.collectives.native_call import call, int64_at
 from hpcml.collectives.shared.streaming import stream
 
@@ -70,8 +71,10 @@ from hpcml.collectives.shared.streaming import stream
     DIRECTORY,  # address and rows of the table of segments: number, address
     SEGMENTS,
     SPINS,  # polls before the processor is offered to others
+    POLLS_PER_NAP,  # 0: no naps
     MEMMOVE,
     YIELD,
+    NAP,
     FOLD_KERNEL,
     FINISH_KERNEL,
 ) = range(47)
@@ -128,7 +131,7 @@ def _wait(s, last, which, patience):
             if polls > patience:
                 return False
             if polls > s[SPINS]:
-                call(s[YIELD], ())
+                give_way(polls, s[POLLS_PER_NAP], s[YIELD], s[NAP])
             flag = load_acquire(place)
         if flag >= OTHERWISE:
             s[CHANGED] = 1
