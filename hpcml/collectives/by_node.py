@@ -17,7 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hpcml.collectives import algorithms, choice
+from hpcml.collectives import choice
+from hpcml.collectives.algorithms import named
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.layouts import even, layout
 from hpcml.collectives.ops import Op
@@ -76,7 +77,7 @@ def _lane(
     """The steps of this rank in its lane, in place, by the algorithm ``taken``. root: the node of the root."""
     lanes, nodes = channel.machine.lanes, channel.machine.nodes
     node, lane = divmod(channel.rank, lanes)
-    algorithm = algorithms.named(collective, taken.algorithm)
+    algorithm = named(collective, taken.algorithm)
     blocks = algorithm.blocks(nodes, taken.segments)
     table = lower(
         algorithm.schedule(node, nodes, root, taken.segments, *algorithm.by_nodes(nodes, 1)),
