@@ -70,6 +70,20 @@ def test_the_same_bits_on_every_rank(comm):
             assert np.isnan(y[0])
 
 
+def test_broadcast(comm):
+    for per_node in nodes(comm):
+        with nodes_of(per_node, comm) as own:
+            for n, root, where in itertools.product((0, 1, 600, 100_003), range(comm.size), (np.empty, hc.empty)):
+                x = np.empty(n) if where is np.empty else hc.empty(n, comm=own)
+                assert staged(own, x, "broadcast", root=root)
+                for turn in range(3):
+                    x[:] = given(comm.rank, n, turn)
+                    assert hc.broadcast(x, root, algorithm="hierarchical", comm=own) is x
+                    same(np.array(x), given(root, n, turn))
+                x[:] = given(comm.rank, n)
+                same(hc.ibroadcast(np.array(x), root, algorithm="hierarchical", comm=own).wait(), given(root, n))
+
+
 def test_an_op_of_the_users_own(comm):
     def larger(a, b, datatype):
         left, right = (np.frombuffer(m, "i8") for m in (a, b))

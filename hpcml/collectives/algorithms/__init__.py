@@ -64,6 +64,7 @@ class Algorithm:
         """What the three take last: nothing, or ranks a node; 1 where nodes are not all alike."""
         if not self.hierarchical:
             return ()
+        per_node = min(per_node, size)
         return (per_node if size % per_node == 0 else 1,)
 
 
@@ -240,12 +241,11 @@ CATALOGUE = (
         "broadcast",
         "hierarchical",
         hierarchical.broadcast,
-        blocks=_chunks,
-        rounds=lambda p, k, q=1: 2 * ceil_log2(q) + (p // q - 2 + p // q * k if p > q else 0),
-        volume=lambda p, k, q=1: k * (2 * (p - p // q) + (p // q if p > q else 0)),
-        segmented=True,
+        blocks=_per_rank,
+        rounds=lambda p, k, q=1: 2 * ceil_log2(q) + 2 * (p // q - 1),
+        volume=lambda p, k, q=1: 2 * (p - p // q) + (p // q if p > q else 0),
         hierarchical=True,
-        phases=lambda p, k: steady(p - 2 + p * k if p > 1 else 0),
+        phases=lambda p, k: steady(2 * (p - 1)),
     ),
     Algorithm(
         "scatter",

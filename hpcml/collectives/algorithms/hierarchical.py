@@ -50,23 +50,22 @@ def allreduce(rank: Rank, size: int, root: int = 0, segments: int = 1, per_node:
 
 
 def broadcast(rank: Rank, size: int, root: int = 0, segments: int = 1, per_node: int = 1) -> Schedule:
-    """2⌈lg q⌉ + m − 2 + m·k rounds in k ``segments``; n bytes leave each node but the last, n/q from each rank.
+    """2⌈lg q⌉ + 2(m−1) rounds; n bytes leave each node but the last, n/q from each rank, in m messages.
 
     per_node: q, as for `allreduce`. The root sends up to (2q−1)/q·n bytes, most of them inside its node.
     """
     nodes = _nodes(size, per_node)
     node, lane = rank // per_node, rank % per_node
-    chunks = nodes * segments  # of a lane
 
     def within(r: Rank) -> Rank:
         return node * per_node + r
 
     here = node == root // per_node
-    for (exchange,) in _placed(binomial.scatter(lane, per_node, root % per_node), within, chunks):
+    for (exchange,) in _placed(binomial.scatter(lane, per_node, root % per_node), within, nodes):
         yield (exchange._replace(dest=only_if(here, exchange.dest), source=only_if(here, exchange.source)),)
-    in_lane = chain.broadcast(node, nodes, root // per_node, chunks)
-    yield from _placed(in_lane, lambda r: r * per_node + lane, 1, lane * chunks)
-    yield from map(backwards, reversed(_placed(halve(lane, per_node), within, chunks)))
+    in_lane = chain.broadcast(node, nodes, root // per_node, nodes)
+    yield from _placed(in_lane, lambda r: r * per_node + lane, 1, lane * nodes)
+    yield from map(backwards, reversed(_placed(halve(lane, per_node), within, nodes)))
 
 
 def _nodes(size: int, per_node: int) -> int:
