@@ -77,7 +77,7 @@ from hpcml.collectives.shared.streaming import stream
     NAP,
     FOLD_KERNEL,
     FINISH_KERNEL,
-) = range(47)
+) = range(49)
 STATE = FINISH_KERNEL + 1
 
 # The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as
