@@ -14,6 +14,7 @@ from hpcml.collectives.ops import REDUCTIONS
 from hpcml.collectives.shared import NAME as SHARED
 
 NOTHING, AUTO = "nothing", "auto"
+INTO = "auto, out="  # told where to put the result, as the raw call is
 ZERO_COPY = "shared, hc.empty"  # "shared" in place on an array that all ranks see
 ZERO_COPY_OF = ("allreduce", "broadcast")
 
@@ -29,9 +30,10 @@ class Candidate:
 
 
 def candidate(name: str, data: Data, rivals: dict[str, Rival]) -> Candidate:
-    """The row of that name: a rival's, or an algorithm of ours as a started plan, or one of the four below.
+    """The row of that name: a rival's, or an algorithm of ours as a started plan, or one of the five below.
 
-    native: the raw mpi4py call. auto: the public function, which allocates its result. nothing: an empty call.
+    native: the raw mpi4py call. auto: the public function, which allocates its result; with out=, it is told where to
+    put it, as the raw call is. nothing: an empty call.
     shared, hc.empty: a started plan, in place on an array of its own. Every rank asks for the same rows in turn.
     """
     if name in rivals:
@@ -41,8 +43,8 @@ def candidate(name: str, data: Data, rivals: dict[str, Rival]) -> Candidate:
         return Candidate(_nothing)
     if name == NATIVE:
         return Candidate(library.bound(library.FUNCTIONS[data.collective], data, data.comm))
-    if name == AUTO or data.collective == "barrier":
-        return Candidate(_public(name, data))
+    if name in (AUTO, INTO) or data.collective == "barrier":
+        return Candidate(_public(AUTO, data, {"out": data.out}) if name == INTO else _public(name, data))
     options = {"op": data.op.mpi} if data.collective in REDUCTIONS else {}
     if name == ZERO_COPY:
         return _zero_copy(data, options)
@@ -73,11 +75,12 @@ def _started(plan: hc.Plan) -> Callable[[], object]:
     return call
 
 
-def _public(name: str, data: Data) -> Callable[[], object]:
+def _public(name: str, data: Data, options: dict | None = None) -> Callable[[], object]:
+    options = options or {}
     function, x, comm = getattr(hc, data.collective), data.x, data.comm
     if data.collective == "barrier":
         return lambda: function(algorithm=name, comm=comm)
     if data.collective in REDUCTIONS:
         op = data.op.name
-        return lambda: function(x, op, algorithm=name, comm=comm)
-    return lambda: function(x, algorithm=name, comm=comm)
+        return lambda: function(x, op, algorithm=name, comm=comm, **options)
+    return lambda: function(x, algorithm=name, comm=comm, **options)

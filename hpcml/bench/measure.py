@@ -16,7 +16,7 @@ from mpi4py import MPI
 
 from hpcml import collectives as hc
 from hpcml.bench import rivals as others
-from hpcml.bench.candidates import AUTO, NOTHING, ZERO_COPY, ZERO_COPY_OF, Candidate, candidate
+from hpcml.bench.candidates import AUTO, INTO, NOTHING, ZERO_COPY, ZERO_COPY_OF, Candidate, candidate
 from hpcml.bench.data import Data, whole_bytes
 from hpcml.bench.rivals import NATIVE, Rival
 from hpcml.collectives.channel import channel_of
@@ -108,7 +108,8 @@ def measure(
     rows, left_out = others.find(collective, kind, found_op, comm, rivals)
     by_name = {rival.name: rival for rival in rows}
     zero_copy = [ZERO_COPY] if SHARED in ours and collective in ZERO_COPY_OF else []
-    names = [NATIVE, AUTO, *(n for n in ours if n not in (NATIVE, AUTO)), *zero_copy, *by_name, NOTHING]
+    into = [INTO] if nodes == 1 and collective not in ("broadcast", "barrier") else []
+    names = [NATIVE, AUTO, *into, *(n for n in ours if n not in (NATIVE, AUTO)), *zero_copy, *by_name, NOTHING]
     library = MPI.Get_library_version().split("\n")[0].strip("\0 ")
     results = Results(
         collective, dtype, op, comm.rank, comm.size, nodes, library, left_out=left_out, line_rate=line_rate
@@ -119,7 +120,7 @@ def measure(
         results.seconds.update({(nbytes, n): t for n, t in of_one_size(names, data, by_name, repeat).items()})
         if give_up is not None and nbytes >= SETTLED:
             best = min(results.median(nbytes, name) for name in names if name != NOTHING)
-            kept = (NATIVE, AUTO, NOTHING, others.GLOO, others.LOOPS)
+            kept = (NATIVE, AUTO, INTO, NOTHING, others.GLOO, others.LOOPS)
             names = [n for n in names if n in kept or results.median(nbytes, n) <= give_up * best]
     for rival in rows:
         rival.close()

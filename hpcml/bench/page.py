@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcml.bench.candidates import AUTO, NOTHING
+from hpcml.bench.candidates import AUTO, INTO, NOTHING
 from hpcml.bench.measure import Results
 from hpcml.bench.report import best_rival, is_results, ratio, read_json, size_label
 from hpcml.bench.rivals import NATIVE, is_rival
@@ -22,9 +22,10 @@ Written by `.venv-openmpi/bin/python benchmarks/page.py` from the `.json` files 
 do not edit. The `.txt` beside each has its table with medians and quartiles, the `.png` its picture.
 
 **native** is the MPI library's default, called from mpi4py; **auto** is the public function `hc.COLLECTIVE(x)`, which
-chooses the algorithm and allocates its result; **ours** also counts started plans of each algorithm. A **rival** is
-native, the library told to use one of its own algorithms (each of them was tried), torch.distributed's gloo, or a loop
-in Python. All of one row were timed in one run, taking turns. Times are of the slowest rank; below 1 is faster.
+chooses the algorithm and allocates its result; **out=** is the same, told where to put it, as native is; **ours** also
+counts started plans of each algorithm. A **rival** is native, the library told to use one of its own algorithms (each
+of them was tried), torch.distributed's gloo, or a loop in Python. All of one row were timed in one run, taking turns.
+Times are of the slowest rank; below 1 is faster.
 """
 ONE_NODE = """
 ## On one node
@@ -32,8 +33,8 @@ ONE_NODE = """
 Ratios are geometric means over the sizes of 16 KiB and more; the worst size in brackets. *Small* is how many
 microseconds auto takes more than native below 16 KiB, in the worst case.
 
-| collective | MPI | ranks | auto / native | small | ours / best rival | |
-|---|---|---|---|---|---|---|
+| collective | MPI | ranks | auto / native | out= / native | small | ours / best rival | |
+|---|---|---|---|---|---|---|---|
 """
 CLUSTER = """
 ## On several hosts
@@ -62,6 +63,7 @@ def geometric_mean(values: Iterable[float]) -> float:
 def _near(stem: str, results: Results) -> str:
     large = [nbytes for nbytes in results.sizes() if nbytes >= SMALL]
     ratios = {nbytes: ratio(results, nbytes, AUTO) for nbytes in large}
+    into = {nbytes: ratio(results, nbytes, INTO) for nbytes in large if INTO in results.names_at(nbytes)}
     shares = {nbytes: best_rival(results, nbytes)[1] for nbytes in large}
     more = [results.median(n, AUTO) - results.median(n, NATIVE) for n in results.sizes() if n < SMALL]
     cells = [
@@ -69,6 +71,7 @@ def _near(stem: str, results: Results) -> str:
         mpi_name(results.library),
         str(results.ranks),
         _mean_and_worst(ratios),
+        _mean_and_worst(into),
         f"{max(more) * 1e6:+.2f} µs" if more else "",
         _mean_and_worst(shares),
         _links(stem),
@@ -83,7 +86,7 @@ def _far(stem: str, results: Results) -> Iterable[str]:
             continue
         names = [name for name in results.names_at(nbytes) if name != NOTHING]
         times = {name: results.median(nbytes, name) / bound for name in names}
-        ours = min((n for n in names if not is_rival(n) and n != AUTO), key=times.__getitem__, default=AUTO)
+        ours = min((n for n in names if not is_rival(n) and n not in (AUTO, INTO)), key=times.__getitem__, default=AUTO)
         rival, _ = best_rival(results, nbytes)
         cells = [
             results.collective,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcml.bench.candidates import AUTO, NOTHING
+from hpcml.bench.candidates import AUTO, INTO, NOTHING
 from hpcml.bench.measure import Results, bus_factor
 from hpcml.bench.rivals import GLOO, LOOPS, NATIVE, is_rival
 
@@ -63,7 +63,7 @@ def _best(results: Results) -> list[str]:
     """The fastest of our algorithms for each size, against native and against the fastest rival."""
     against_native, against_best = [], []
     for nbytes in results.sizes():
-        ours = [name for name in results.names_at(nbytes) if not is_rival(name) and name not in (AUTO, NOTHING)]
+        ours = [name for name in results.names_at(nbytes) if not is_rival(name) and name not in (AUTO, INTO, NOTHING)]
         if ours:
             _, fastest = min((ratio(results, nbytes, name), name) for name in ours)
             against_native.append(f"{size_label(nbytes)} {fastest} {ratio(results, nbytes, fastest):.2f}")

@@ -44,7 +44,7 @@ def again(
     """
     if type(x) is not np.ndarray or type(algorithm) is not str or type(root) is not int:
         return NEW
-    if not (op is None or type(op) is str) or not (counts is None or _plain(counts)):
+    if not (op is None or type(op) is str) or not (counts is None or _simple(counts)):
         return NEW
     placed = x.nbytes >= WORTHWHILE and in_shared_memory(channel, x, algorithm)
     rows = None if counts is None else tuple(counts)
@@ -76,11 +76,11 @@ def parts_again(
 ) -> Any:
     """As `again`, for gather and allgather, in which the ranks' parts may differ in length.
 
-    Without ``counts`` the lengths are taken to be those of the call before, and every rank sees as the data move whether
-    they are. So each rank that knows of that call comes here with its part, and goes the long way with the others where
-    they are not.
+    Without ``counts`` the lengths are taken to be those of the call before, and every rank sees as the data move
+    whether they are. So each rank that knows of that call comes here with its part, and goes the long way with the
+    others where they are not.
     """
-    if type(algorithm) is not str or type(root) is not int or not (counts is None or _plain(counts)):
+    if type(algorithm) is not str or type(root) is not int or not (counts is None or _simple(counts)):
         return NEW
     if type(part) is not np.ndarray or part.ndim == 0:
         if is_structure(part):
@@ -98,9 +98,8 @@ def parts_again(
     fits = len(part) == known.rows[channel.rank] and (not wanted or out is None or _fits(out, known, part))
     if counts is not None and not fits:
         return NEW
-    if not wanted:
-        result = NOTHING
-    else:
+    result = NOTHING
+    if wanted:
         result = out if out is not None and fits else new(known.shape, part.dtype)
     channel.enter(known.binding.said)
     if counts is not None:
@@ -110,7 +109,7 @@ def parts_again(
     return result if wanted else None
 
 
-def _plain(counts: Sequence[int]) -> bool:
+def _simple(counts: Sequence[int]) -> bool:
     return type(counts) in (tuple, list) and all(type(n) is int for n in counts)
 
 

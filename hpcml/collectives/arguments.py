@@ -7,20 +7,26 @@ lengths are exchanged in each call, unless the caller says them, and the check t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from mpi4py import MPI
 
-from hpcml.collectives import algorithms, ops, shared
+from hpcml.collectives import ops, shared
 from hpcml.collectives.arrays import as_array, check_out, describe
 from hpcml.collectives.binding import Binding
 from hpcml.collectives.channel import Channel
-from hpcml.collectives.errors import ArgumentError
-from hpcml.collectives.exact import ordering
-from hpcml.collectives.exact.terms import Terms, real, working
+from hpcml.collectives.checks import (
+    agree,
+    check_algorithm,
+    check_root,
+    checked_counts,
+    options_in_words,
+    plain,
+    rows_in_words,
+)
 from hpcml.collectives.manner import BLOCKING, Manner
 from hpcml.collectives.native import reducible
 from hpcml.collectives.shared.segments import segments
@@ -32,7 +38,7 @@ _STRUCTURE = 0  # in the place of a data type
 
 
 class Known(NamedTuple):
-    """What a channel keeps of a call: its binding, the shape of this rank's result, and the rows of all ranks' parts."""
+    """What a channel keeps of a call: its binding, the shape of this rank's result, the rows of all ranks' parts."""
 
     binding: Binding
     shape: tuple[int, ...]
@@ -68,7 +74,7 @@ def same_everywhere(
     counts: rows of each rank's part, for reduce_scatter and alltoall; None: as `numpy.array_split` has it.
     """
     error: Exception | None = None
-    root = _plain(root)
+    root = plain(root)
     found: ops.Op | None = None
     key: tuple = ()
     keep = manner.keep
@@ -82,7 +88,7 @@ def same_everywhere(
         found = None if op is None else ops.find(op)
         name = None if found is None else found.name
         keep = keep and name != ops.USERS_OWN  # which may be freed, and its handle given to another
-        rows = None if counts is None else _checked_counts(channel, counts)
+        rows = None if counts is None else checked_counts(channel, counts)
         placed = manner.native and in_shared_memory(channel, x, algorithm)
         key = (collective, algorithm, name, x.dtype, x.shape, root, rows, shared.NAME if placed else manner.agree)
         shape = _result_shape(channel, collective, x, rows)
@@ -90,8 +96,8 @@ def same_everywhere(
             check_out(out, shape, x.dtype)
         known = channel.find(key) if keep else None
         if known is None:
-            _check_root(root, channel)
-            _check_algorithm(collective, algorithm, manner)
+            check_root(root, channel)
+            check_algorithm(collective, algorithm, manner)
         if known is None and found is not None:
             ops.check_dtype(found, x.dtype)
             if name == ops.USERS_OWN and reducible(x.dtype) is None:
@@ -103,9 +109,9 @@ def same_everywhere(
         return Bound(known.binding, x, shape, x.dtype)
     said = ""
     if error is None:
-        said = f"{collective}({describe(x)}, {_options(op=name, algorithm=algorithm, root=root, counts=rows)})"
+        said = f"{collective}({describe(x)}, {options_in_words(op=name, algorithm=algorithm, root=root, counts=rows)})"
         said += " in shared memory" * placed
-    _agree(channel, manner, collective, said, error)
+    agree(channel, manner, collective, said, error)
     items = _items(channel, collective, x, rows)
     if placed and name != ops.USERS_OWN and collective in shared.COLLECTIVES:
         algorithm = shared.NAME
@@ -138,7 +144,7 @@ def parts(
     counts: how many each rank passes; None: they tell each other.
     """
     error: Exception | None = None
-    root = _plain(root)
+    root = plain(root)
     mine = 0
     key: tuple = ()
     lengths: tuple[int, ...] = ()
@@ -148,7 +154,7 @@ def parts(
         part = np.atleast_1d(as_array(part))
         mine = len(part)
         if counts is not None:
-            lengths = _checked_counts(channel, counts)
+            lengths = checked_counts(channel, counts)
             if mine != lengths[channel.rank]:
                 raise ValueError(f"counts={list(lengths)} has {lengths[channel.rank]} rows here, the part has {mine}")
             if out is not None and wanted:
@@ -156,8 +162,8 @@ def parts(
             key = known_parts(collective, algorithm, part, lengths, root, manner.agree)
             known = channel.find(key) if manner.keep else None
         if known is None:
-            _check_root(root, channel)
-            _check_algorithm(collective, algorithm, manner)
+            check_root(root, channel)
+            check_algorithm(collective, algorithm, manner)
     except (TypeError, ValueError) as caught:
         error = caught
     if known is not None:  # with it, there is no error
@@ -165,7 +171,8 @@ def parts(
         return Bound(known.binding, part, known.shape, part.dtype)
     said = ""
     if error is None:
-        said = f"{collective}({_rows(part)}, {_options(algorithm=algorithm, root=root, counts=lengths or None)})"
+        options = options_in_words(algorithm=algorithm, root=root, counts=lengths or None)
+        said = f"{collective}({rows_in_words(part)}, {options})"
     if counts is None:
         told = channel.agree(collective, said, error, tell=[mine, int(out is not None)])
         lengths = tuple(told[:, 0].tolist())
@@ -173,7 +180,7 @@ def parts(
             agree_on_out(channel, said, out if wanted else None, (sum(lengths), *part.shape[1:]), part.dtype)
         key = (collective, algorithm, part.dtype, part.shape[1:], lengths, root, manner, "told")
     else:
-        _agree(channel, manner, collective, said, error)
+        agree(channel, manner, collective, said, error)
     items = tuple(n * prod(part.shape[1:]) for n in lengths)
     shape = (sum(lengths), *part.shape[1:])
     known = channel.find(key) if manner.keep else None
@@ -213,13 +220,13 @@ def scatter(
     What others pass as ``x`` is not looked at. None where the root passes a structure of arrays.
     """
     error: Exception | None = None
-    root = _plain(root)
+    root = plain(root)
     shape: tuple[int, ...] = ()
     type_code = _STRUCTURE
     try:
-        _check_root(root, channel)
-        _check_algorithm("scatter", algorithm, manner)
-        counts = None if counts is None else _checked_counts(channel, counts)
+        check_root(root, channel)
+        check_algorithm("scatter", algorithm, manner)
+        counts = None if counts is None else checked_counts(channel, counts)
         if channel.rank == root and not is_structure(x):
             x = as_array(x)
             if x.ndim == 0:
@@ -232,7 +239,7 @@ def scatter(
     except (TypeError, ValueError) as caught:
         error = caught
     numbers = [type_code, len(shape), *shape, *[0] * (MAX_DIMS - len(shape))]
-    said = f"scatter({_options(algorithm=algorithm, root=root, counts=counts)})"
+    said = f"scatter({options_in_words(algorithm=algorithm, root=root, counts=counts)})"
     told = channel.agree("scatter", said, error, tell=[int(out is not None), *numbers])
     type_code, ndim, *dims = told[root, 1:].tolist()
     if type_code == _STRUCTURE:
@@ -256,13 +263,13 @@ def exchange(
     said, mine = f"alltoallv({type(x).__name__})", [0] * channel.size
     try:
         x = np.atleast_1d(as_array(x))
-        said = f"alltoallv({_rows(x)}, {_options(algorithm=algorithm)})"
+        said = f"alltoallv({rows_in_words(x)}, {options_in_words(algorithm=algorithm)})"
         if counts is None:
             raise TypeError("counts is missing: expected how many rows go to each rank")
-        mine = list(_checked_counts(channel, counts))
+        mine = list(checked_counts(channel, counts))
         if sum(mine) != len(x):
             raise ValueError(f"counts={mine} add up to {sum(mine)} rows, the array has {len(x)}")
-        _check_algorithm("alltoall", algorithm, manner)
+        check_algorithm("alltoall", algorithm, manner)
     except (TypeError, ValueError) as caught:
         error = caught
     told = channel.agree("alltoallv", said, error, tell=[int(out is not None), *mine])
@@ -280,16 +287,16 @@ def exchange(
 def barrier(channel: Channel, manner: Manner, algorithm: str) -> Bound:
     error: Exception | None = None
     key = ("barrier", algorithm, manner.agree)
-    said = f"barrier({_options(algorithm=algorithm)})"
+    said = f"barrier({options_in_words(algorithm=algorithm)})"
     binding = channel.find(key) if manner.keep else None
     if binding is not None:
         channel.enter(said)
     else:
         try:
-            _check_algorithm("barrier", algorithm, manner)
+            check_algorithm("barrier", algorithm, manner)
         except ValueError as caught:
             error = caught
-        _agree(channel, manner, "barrier", said, error)
+        agree(channel, manner, "barrier", said, error)
         nothing = (0,) * channel.size
         binding = Binding(channel, "barrier", algorithm, None, np.dtype(np.uint8), nothing, 0, said, manner.native)
         if manner.keep:
@@ -312,15 +319,6 @@ def agree_on_out(channel: Channel, said: str, out: Any, shape: tuple[int, ...], 
     except (TypeError, ValueError) as caught:
         error = caught
     channel.agree(said, said, error)
-
-
-def _agree(channel: Channel, manner: Manner, collective: str, said: str, error: Exception | None) -> None:
-    if manner.agree or channel.checked:
-        channel.agree(collective, said, error)
-    elif error is not None:
-        raise ArgumentError(f"{collective}: {error}") from error
-    else:
-        channel.enter(said)
 
 
 def _kept(
@@ -363,44 +361,6 @@ def _items(channel: Channel, collective: str, x: np.ndarray, counts: tuple[int, 
     return items * channel.size if collective == "alltoall" else items
 
 
-def _checked_counts(channel: Channel, counts: Sequence[int]) -> tuple[int, ...]:
-    checked = tuple(map(int, counts))
-    if len(checked) != channel.size:
-        raise ValueError(f"counts has {len(checked)} entries, the communicator {channel.size} ranks: expected one each")
-    if min(checked) < 0:
-        raise ValueError(f"counts={list(checked)}: expected numbers of rows, none below 0")
-    return checked
-
-
-def _rows(x: np.ndarray) -> str:
-    return f"{x.dtype}[rows{''.join(f', {n}' for n in x.shape[1:])}]"
-
-
-def _options(**options: Any) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in options.items() if value is not None)
-
-
-def _plain(root: Any) -> Any:
-    """NumPy's integers as Python's: what the ranks say to each other must read the same."""
-    return int(root) if isinstance(root, np.integer) else root
-
-
-def _check_root(root: int, channel: Channel) -> None:
-    if isinstance(root, bool) or not isinstance(root, (int, np.integer)):
-        raise TypeError(f"root must be a rank (an integer), not {root!r}")
-    if not 0 <= root < channel.size:
-        raise ValueError(f"root={root} is out of range: the communicator has ranks 0-{channel.size - 1}")
-
-
-def _check_algorithm(collective: str, algorithm: str, manner: Manner) -> None:
-    if algorithm == "auto":
-        return
-    if algorithm not in algorithms.names(collective):
-        algorithms.named(collective, algorithm)
-    if algorithm == shared.NAME and not manner.native:
-        raise ValueError(f"algorithm {algorithm!r} does not get on in the background: use another, or 'auto'")
-
-
 def _encoded(dtype: np.dtype) -> int:
     """A data type as a number that can travel: its array-interface string, or its name where that says nothing."""
     text = (dtype.name if dtype.kind == "V" else dtype.str).encode()
@@ -416,122 +376,3 @@ def _decoded(code: int) -> np.dtype:
 
         return np.dtype(getattr(ml_dtypes, text))
     return np.dtype(text)
-
-
-Made = TypeVar("Made")
-
-
-def summation(
-    channel: Channel,
-    manner: Manner,
-    collective: str,
-    x: Any,
-    op: OpLike,
-    algorithm: str,
-    root: int,
-    out: Any,
-    axis: int | None,
-    make: Callable[[Terms, str, int, str, bool], Made],
-) -> tuple[Made, np.ndarray, tuple[int, ...], np.dtype]:
-    """For a reproducible sum or mean of floats: arrays of the same shape and dtype; with axis=0, of any length.
-
-    make: what makes the sum from its terms, the algorithm, the number of reals, the call in words, and whether the
-    ranks may ask each other. Returns it, the array in the machine's byte order, and the shape and dtype of the result.
-    """
-    error: Exception | None = None
-    root = _plain(root)
-    found = ops.OPS["sum"]
-    said = f"{collective}({type(x).__name__}, reproducible=True)"
-    key: tuple = ()
-    shape: tuple[int, ...] = ()
-    dtype: np.dtype = np.dtype(np.float64)
-    try:
-        x = as_array(x)
-        found = ops.find(op)
-        if x.dtype.kind in "iub" and found.finishes:
-            x = x.astype(np.float64)
-        shape, dtype = x.shape, x.dtype
-        if axis is not None:
-            _check_axis(x, axis)
-            shape = shape[1:]
-        options = _options(op=found.name, algorithm=algorithm, root=root, axis=axis)
-        said = f"{collective}({describe(x) if axis is None else _rows(x)}, {options}, reproducible=True)"
-        key = ("reproducible", collective, algorithm, found.name, dtype, shape, root, axis)
-        key += () if manner.agree else ("unseen",)
-        if out is not None:
-            check_out(out, shape, dtype)
-        x = x.astype(dtype.newbyteorder("="), copy=False)
-        kept = channel.find(key) if manner.keep else None
-        if kept is not None:
-            channel.enter(said)
-            return kept, x, shape, dtype
-        _check_root(root, channel)
-        _check_algorithm(collective, algorithm, manner)
-        if found.name not in ("sum", "mean"):
-            raise ValueError(
-                f"reproducible=True has no op {found.name!r} of {dtype}, whose rounding depends on the order: expected "
-                "sum, mean, min or max, or integers"
-            )
-        ops.check_dtype(found, dtype)
-        if working(x.dtype) is None:
-            raise TypeError(
-                f"reproducible=True has no sum of {dtype}: expected float16, bfloat16, float32, float64 or complex "
-                "numbers of two float32 or float64"
-            )
-    except (TypeError, ValueError) as caught:
-        error = caught
-    _agree(channel, manner, collective, said, error)
-    terms = Terms(channel, collective, found, x.dtype, root, axis is not None)
-    made = make(terms, algorithm, prod(shape) * (x.dtype.itemsize // real(x.dtype).itemsize), said, manner.agree)
-    if manner.keep:
-        channel.keep(key, made)
-    return made, x, shape, dtype
-
-
-def extreme(
-    channel: Channel,
-    manner: Manner,
-    collective: str,
-    x: Any,
-    op: OpLike,
-    algorithm: str,
-    root: int,
-    out: Any,
-    axis: int | None,
-) -> tuple[Bound, np.dtype]:
-    """For a reproducible minimum or maximum of floats: the binding for their `ordering.keys`, and their dtype."""
-    error: Exception | None = None
-    said = f"{collective}({type(x).__name__}, reproducible=True)"
-    rows = 0
-    dtype: np.dtype = np.dtype(np.float64)
-    found = ops.find(op)
-    keys = np.empty(0, np.int64)
-    try:
-        x = as_array(x)
-        ops.check_dtype(found, x.dtype)
-        dtype = x.dtype
-        said = f"{collective}({describe(x) if axis is None else _rows(x)}, op={found.name!r}, reproducible=True)"
-        if working(dtype.newbyteorder("=")) is None:
-            raise TypeError(
-                f"reproducible=True has no op {found.name!r} of {dtype}: expected float16, bfloat16, float32 or float64"
-            )
-        keys = ordering.keys(np.ascontiguousarray(x, dtype.newbyteorder("=")).reshape(x.shape), found.name)
-        if axis is not None:
-            _check_axis(x, axis)
-            rows, keys = len(x), ordering.folded(keys, found.name)
-        if out is not None:
-            check_out(out, keys.shape, dtype)
-    except (TypeError, ValueError) as caught:
-        error = caught
-    if axis is not None:
-        told = channel.agree(collective, said, error, tell=[rows])
-        if not told.any():
-            raise ArgumentError(f"{said}: no rank has any rows, and there is no {found.name} of none")
-    elif error is not None:
-        _agree(channel, manner, collective, said, error)
-    return same_everywhere(channel, manner, collective, keys, found.name, algorithm, root, keys), dtype
-
-
-def _check_axis(x: np.ndarray, axis: int) -> None:
-    if axis != 0 or x.ndim == 0:
-        raise ValueError(f"axis={axis} of an array of {x.ndim} axes: only axis=0 can be folded")

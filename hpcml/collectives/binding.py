@@ -13,13 +13,13 @@ import numpy as np
 from hpcml.collectives import algorithms, choice, shared
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.choice import Choice
-from hpcml.collectives.contracts import CONTRACTS
 from hpcml.collectives.errors import ArgumentError
+from hpcml.collectives.layouts import layout
 from hpcml.collectives.machine import Machine
 from hpcml.collectives.native import Native, reducible
 from hpcml.collectives.ops import Op
 from hpcml.collectives.program import Program, make_program
-from hpcml.collectives.table import Layout, Table, lower
+from hpcml.collectives.table import Table, lower
 
 IN_PLACE = ("allreduce", "reduce", "broadcast", "scan", "exscan")  # which can leave the result where the input was
 # Collectives in which each rank holds, or gets, a part of its own.
@@ -54,7 +54,8 @@ class Binding:
         self.may_be_in_place = collective in IN_PLACE
         taken = chosen(channel.machine, collective, algorithm, op, dtype, self.nbytes, native, root)
         self.algorithm, self.segments = taken.algorithm, taken.segments
-        if self.algorithm == shared.NAME:  # what a channel keeps for it
+        self._staged = native and choice.is_staged(channel.machine, collective, self.algorithm)
+        if self.algorithm == shared.NAME or self._staged:  # what a channel keeps for it
             self.nbytes += min(4 * self.nbytes + 4096, shared.ROOM) * channel.size
         self.tag = channel.next_tag()
         self._programs: dict[bool, Program] = {}
@@ -65,7 +66,7 @@ class Binding:
         program = self._programs.get(in_place)
         if program is None:
             program = self._programs[in_place] = self._make(in_place)
-            if self.algorithm == shared.NAME:  # serves both
+            if self.algorithm == shared.NAME or self._staged:  # serves both
                 self._programs[not in_place] = program
         return program
 
@@ -114,11 +115,15 @@ class Binding:
         channel = self._channel
         if self.algorithm == "native":
             return Native(channel, self._collective, self._op, self._dtype, self._counts, self._root)
+        of = self._collective, self._op, self._dtype, self._counts, self._root
         if self.algorithm == shared.NAME:
             from hpcml.collectives.shared.program import Shared
 
-            of = self._collective, self._op, self._dtype, self._counts, self._root
             return Shared(channel, *of, self.tag, self.said)
+        if self._staged:
+            from hpcml.collectives.by_node import program
+
+            return program(channel, *of, self.tag, self.said)
         return make_program(channel, self.table(in_place), self.tag, self._op, self._dtype)
 
     def table(self, in_place: bool) -> Table:
@@ -136,26 +141,20 @@ class Binding:
             ),
             channel.rank,
             channel.size,
-            self._layout(blocks, in_place),
+            layout(
+                self._collective,
+                channel.rank,
+                channel.size,
+                self._counts,
+                blocks,
+                self._dtype.itemsize,
+                self._root,
+                in_place,
+            ),
             self._dtype.itemsize,
             finish=self._op is not None and self._op.finishes,
             empty=self._collective == "barrier",
         )
-
-    def _layout(self, blocks: int, in_place: bool) -> Layout:
-        """Where blocks lie: what a rank holds, or gets, lies side by side in the order of the blocks."""
-        # Parts are cut further where the algorithm has several blocks a rank.
-        items = [n for part in self._counts for n in _even(part, blocks // len(self._counts))]
-        sizes = np.array(items, np.int64) * self._dtype.itemsize
-        contract = CONTRACTS[self._collective]
-
-        def places(held: np.ndarray) -> np.ndarray:
-            return np.where(held, np.cumsum(sizes * held) - sizes, -1)
-
-        rank, size = self._channel.rank, self._channel.size
-        before = contract.before(rank, size, blocks, self._root)
-        after = contract.after(rank, size, blocks, self._root)
-        return Layout(sizes, places(before), places(after), in_place)
 
 
 def chosen(
@@ -177,7 +176,7 @@ def chosen(
             "native": native and (op is None or reducible(dtype) is not None),
             shared.NAME: native and machine.shares and machine.nodes == 1,  # it gets on in its own calls only, too
         }
-        return choice.choose(machine, collective, nbytes, lambda candidate: can.get(candidate, True))
+        return choice.choose(machine, collective, nbytes, lambda candidate: can.get(candidate, True), native)
     if name == shared.NAME:
         if machine.nodes > 1:
             raise ArgumentError(
@@ -192,9 +191,3 @@ def chosen(
                 "commute; use algorithm='auto' or 'native'"
             )
     return Choice(name, choice.segments(machine, collective, name, nbytes), None, "asked for")
-
-
-def _even(count: int, blocks: int) -> list[int]:
-    """Items per block, as even as can be."""
-    short, longer = divmod(count, blocks)
-    return [short + (block < longer) for block in range(blocks)]

@@ -73,7 +73,7 @@ class Channel:
         self.check(bool(checked))
         if records():
             self.record()
-        if self.machine.nodes == 1 and self.size > 1:
+        if self.machine.lanes > 1:
             self.machine = replace(self.machine, shares=can_share(self))
         open_channels().add(self)
 

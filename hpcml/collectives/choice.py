@@ -7,6 +7,7 @@ In this order: what `hpcml tune` measured on as many ranks and nodes; on one nod
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from hpcml.collectives import algorithms, cost, shared
@@ -37,20 +38,24 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(machine: Machine, collective: str, nbytes: int, allowed: Callable[[str], bool]) -> Choice:
-    """The algorithm for ``nbytes`` per rank (of the whole array, where parts differ) among those ``allowed``."""
+def choose(
+    machine: Machine, collective: str, nbytes: int, allowed: Callable[[str], bool], waits: bool = True
+) -> Choice:
+    """The algorithm for ``nbytes`` per rank (of the whole array, where parts differ) among those ``allowed``.
+
+    waits: it gets on in its own calls, so that those that work by nodes can use memory that the nodes' ranks share.
+    """
     if machine.tuning is not None:
         for seconds, name in machine.tuning.ranking(collective, nbytes):
             if allowed(name):
                 why = f"measured to be the fastest ({machine.tuning.path})"
                 return Choice(name, segments(machine, collective, name, nbytes), seconds, why)
     if machine.network is not None:
-        total = _of_all_blocks(machine, collective, nbytes)
-        ranking = cost.ranking(collective, machine.size, total, machine.network)
-        for seconds, row, _ in sorted(ranking, key=lambda c: c.seconds * (1 if c.algorithm.name in STEADY else DOUBT)):
-            if allowed(row.name) and not (row.hierarchical and machine.lanes == 1):
+        ranking = _by_the_model(machine, collective, nbytes, waits)
+        for seconds, name, _ in sorted(ranking, key=lambda found: found[0] * (1 if found[2] else DOUBT)):
+            if allowed(name) and not (machine.lanes == 1 and algorithms.named(collective, name).hierarchical):
                 why = "the fastest by the cost model, with latency and bandwidth probed between the nodes"
-                return Choice(row.name, segments(machine, collective, row.name, nbytes), seconds, why)
+                return Choice(name, segments(machine, collective, name, nbytes), seconds, why)
     shares = allowed(shared.NAME) and _shares_well(machine.size, collective, nbytes)
     name = shared.NAME if shares else _rule(machine.size, collective, nbytes)
     why = "a rule for ranks of one node; 'hpcml tune' measures this machine"
@@ -75,13 +80,54 @@ def predicted(machine: Machine, collective: str, nbytes: int) -> list[tuple[floa
     """(seconds, algorithm) by measurement where there is one, else by the model, the fastest first."""
     if machine.tuning is not None and (measured := machine.tuning.ranking(collective, nbytes)):
         return measured
-    total = _of_all_blocks(machine, collective, nbytes)
-    return [(seconds, row.name) for seconds, row, _ in cost.ranking(collective, machine.size, total, network(machine))]
+    return sorted((seconds, name) for seconds, name, _ in _by_the_model(machine, collective, nbytes))
 
 
 def network(machine: Machine) -> cost.Network:
     """The network as probed; on one node the model's own figures."""
     return machine.network or cost.Network(per_node=machine.size)
+
+
+def is_staged(machine: Machine, collective: str, name: str) -> bool:
+    """Whether that algorithm goes through shared memory inside the nodes, in stages (see `by_node`)."""
+    if not machine.shares or machine.nodes == 1 or machine.lanes == 1:
+        return False
+    return any(row.name == name and row.hierarchical for row in algorithms.of(collective))
+
+
+def lane_choice(machine: Machine, collective: str, nbytes: int) -> Choice:
+    """The algorithm for the lanes, each of which does ``nbytes`` among one rank of each node, all at the same time."""
+    between = network(machine).between
+    mutual = between.beta_mutual
+    lanes = machine.lanes
+    link = replace(between, beta=between.beta * lanes, beta_mutual=None if mutual is None else mutual * lanes)
+    among = replace(network(machine), between=link, per_node=1)
+    lane = Machine(machine.library, tuple(range(machine.nodes)), among, None)
+    return choose(lane, collective, nbytes, lambda name: name != shared.NAME)
+
+
+def staged_seconds(machine: Machine, collective: str, nbytes: int) -> tuple[float, str]:
+    """What it takes through shared memory inside the nodes by the model, and the algorithm of the lanes.
+
+    A rank copies the bytes once where a message would copy them twice, in and out of the memory between two ranks.
+    """
+    lanes, net = machine.lanes, network(machine)
+    lane = lane_choice(machine, collective, -(-nbytes // lanes))
+    inside = net.inside.alpha + nbytes * net.inside.beta / 2
+    folds = (lanes - 1) / lanes * nbytes * net.gamma if collective == "allreduce" else 0.0
+    return 2 * inside + folds + (lane.seconds or 0.0), lane.algorithm
+
+
+def _by_the_model(machine: Machine, collective: str, nbytes: int, waits: bool = True) -> list[tuple[float, str, bool]]:
+    """(seconds, algorithm, whether it is one of the `STEADY`) of each."""
+    found = []
+    ranking = cost.ranking(collective, machine.size, _of_all_blocks(machine, collective, nbytes), network(machine))
+    for seconds, row, _ in ranking:
+        name = row.name
+        if waits and is_staged(machine, collective, row.name):
+            seconds, name = staged_seconds(machine, collective, nbytes)
+        found.append((seconds, row.name, name in STEADY))
+    return found
 
 
 def _of_all_blocks(machine: Machine, collective: str, nbytes: int) -> int:

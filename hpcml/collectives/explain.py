@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from mpi4py import MPI
 
-from hpcml.collectives import choice, ops
+from hpcml.collectives import choice, ops, shared
 from hpcml.collectives.arguments import OpLike
 from hpcml.collectives.arrays import as_array, describe
 from hpcml.collectives.binding import chosen
@@ -88,13 +89,27 @@ def explain(
         f"{collective}({describe(array)}{options})",
         _said(machine),
         taken.algorithm,
-        taken.segments,
-        path(taken.algorithm, found, array.dtype),
+        1 if choice.is_staged(machine, collective, taken.algorithm) else taken.segments,
+        _path(machine, collective, taken.algorithm, found, array),
         taken.why,
         seconds,
         lower_bound(collective, machine.size, total, network).seconds,
         tuple(others),
         "measured" if measured else "by the model" + ("" if machine.network else ", with figures of a usual node"),
+    )
+
+
+def _path(machine: Machine, collective: str, algorithm: str, op: ops.Op | None, x: np.ndarray) -> str:
+    """Who moves and folds the data."""
+    if algorithm == shared.NAME:
+        return "memory that the ranks of the node share, without messages"
+    if not choice.is_staged(machine, collective, algorithm):
+        return path(algorithm, op, x.dtype)
+    lane = choice.lane_choice(machine, collective, -(-x.nbytes // machine.lanes))
+    cut = f" in {lane.segments} segments" if lane.segments > 1 else ""
+    by = path(lane.algorithm, op, x.dtype)
+    return (
+        f"memory that the ranks of a node share, and {machine.lanes} lanes between nodes: {lane.algorithm}{cut} by {by}"
     )
 
 

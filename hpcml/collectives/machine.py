@@ -27,8 +27,8 @@ class Machine:
 
     library: name and version of the MPI library. node_of: the node of each rank; nodes are numbered from 0 in the order
     of their first ranks. network: latencies and bandwidths, probed where there are several nodes; else None. tuning:
-    what `hpcml tune` measured on as many ranks and nodes; None where it has not been run. shares: whether all ranks are
-    on one node and can map each other's memory.
+    what `hpcml tune` measured on as many ranks and nodes; None where it has not been run. shares: whether the ranks of
+    a node can map each other's memory; not known, so False, where nodes are not all alike.
     """
 
     library: str

@@ -73,8 +73,9 @@ def gather(
     p⌉ rounds; direct: one; the root receives (p−1)/p·n bytes either way.
 
     Args:
-        counts: rows of each rank's part, the same on every rank. Without it the ranks tell each other in every call,
-            which costs one small all-reduce. For an array only.
+        counts: rows of each rank's part, the same on every rank. Without it the ranks tell each other; that costs one
+            small all-reduce in the first call, and again in each in which a rank's rows are not those of the call
+            before. For an array only.
 
     Raises:
         ArgumentError, MismatchError: as for the others; on every rank.

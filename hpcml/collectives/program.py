@@ -22,7 +22,7 @@ from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
 from hpcml.collectives.giving_way import pace
 from hpcml.collectives.ops import Op, divide, fold
-from hpcml.collectives.stall import Stall
+from hpcml.collectives.stall import Rows, Stall
 from hpcml.collectives.under_way import TAKE_TURNS, others_advance, under_way
 
 STALLED = -1  # what the engine returns where a message has not come yet
@@ -49,7 +49,19 @@ class Program(Protocol):
     def forget(self) -> None: ...
 
 
-def make_program(channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype) -> Program:
+class Part(Program, Protocol):
+    """A program that can be a part of a longer one (see `hpcml.collectives.staged`), which does the waiting.
+
+    ``poll`` goes on for so many fruitless polls, and tells whether it is complete. ``awaits``: its messages as rows of
+    a table, and the row at which it is; their number where it is complete.
+    """
+
+    def poll(self, patience: int) -> bool: ...
+    def awaits(self) -> tuple[Rows, int]: ...
+    def advance(self) -> None: ...
+
+
+def make_program(channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype) -> Part:
     """The executor for that op (None: nothing is folded) and data type."""
     from hpcml.collectives import fold as kernels
 
@@ -111,7 +123,7 @@ class Compiled:
         state[e.BUFFERS + t.SCRATCH] = self._scratch.ctypes.data
         self._input, self._output = e.BUFFERS + t.INPUT, e.BUFFERS + t.OUTPUT
         self._address = state.ctypes.data
-        self._words = memoryview(state)  # quicker than the array where one number is set
+        self._words = state.data  # quicker than the array where one number is set
         self._run: Callable[[int, int], int] = e.run
         self._next, self._tag = e.NEXT, e.TAG
         self._place = FULL  # on the board of the background thread
@@ -153,12 +165,15 @@ class Compiled:
             under_way().add(self)
 
     def test(self) -> bool:
+        return self.poll(FIRST_LOOK)
+
+    def poll(self, patience: int) -> bool:
         if self._place != FULL:
             if not background().is_complete(self._place):  # type: ignore[union-attr]
                 return False
             self._take_back()
         elif self._pending == STALLED:
-            self._pending = self._run(self._address, FIRST_LOOK)
+            self._pending = self._run(self._address, patience)
         if self._pending == STALLED:
             return False
         self._settle()
@@ -182,15 +197,20 @@ class Compiled:
                 if self._pending == STALLED and polls >= LOOK_AROUND:
                     polls = 0
                     stall = stall or Stall(self._channel, self._number, int(self._state[self._tag]))
-                    stall.look_around(self._rows, int(self._state[self._next]))
+                    stall.look_around(*self.awaits())
         finally:
             if stall:
                 stall.over()
         self._settle()
 
+    def awaits(self) -> tuple[Rows, int]:
+        return self._rows, int(self._state[self._next]) if self._pending else len(self._rows)
+
     def advance(self) -> None:
         if self._pending == STALLED and self._place == FULL:
             self._pending = self._run(self._address, 0)
+            if not self._pending:
+                under_way().discard(self)
 
     def forget(self) -> None:
         self._forgotten = True
@@ -262,6 +282,16 @@ class Walked:
         under_way().discard(self)
         return True
 
+    def poll(self, patience: int) -> bool:
+        for _ in range(patience):
+            if self.test():
+                return True
+            os.sched_yield()
+        return self.test()
+
+    def awaits(self) -> tuple[Rows, int]:
+        return self._rows, self._next
+
     def advance(self) -> None:
         self.test()
 
@@ -274,7 +304,7 @@ class Walked:
                 polls += 1
                 if not polls % LOOK_AROUND:
                     stall = stall or Stall(self._channel, self._number, self._tag)
-                    stall.look_around(self._rows, self._next)
+                    stall.look_around(*self.awaits())
         finally:
             if stall:
                 stall.over()

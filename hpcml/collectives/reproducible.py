@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from hpcml.collectives import arguments, ops
-from hpcml.collectives.arguments import OpLike
+from hpcml.collectives import ops
+from hpcml.collectives.arguments import OpLike, same_everywhere
 from hpcml.collectives.arrangement import NOTHING, arranged
 from hpcml.collectives.arrays import new, packed
 from hpcml.collectives.channel import Channel
-from hpcml.collectives.exact import ordering
+from hpcml.collectives.exact import arguments, ordering
 from hpcml.collectives.exact.terms import real, working
 from hpcml.collectives.manner import Manner
 from hpcml.collectives.request import Steps
@@ -72,7 +72,7 @@ def _sum(
     from hpcml.collectives.exact.summation import Summation
 
     if axis is None and channel.size <= PAIR and algorithm != "native" and _adds_exactly(x, op):
-        bound = arguments.same_everywhere(channel, manner, collective, x, op, algorithm, root, out)
+        bound = same_everywhere(channel, manner, collective, x, op, algorithm, root, out)
         (result,) = yield [arranged(bound, out, collective == "allreduce" or channel.rank == root)]
         if result is not None:
             settle_nans(result)

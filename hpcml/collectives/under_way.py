@@ -23,9 +23,9 @@ def under_way() -> set[Advancing]:
     return set()
 
 
-def others_advance(me: Advancing) -> bool:
+def others_advance(*me: Advancing) -> bool:
     """Give all but ``me`` a turn; whether there are any."""
-    others = [program for program in list(under_way()) if program is not me]
+    others = [program for program in list(under_way()) if program not in me]
     for program in others:
         program.advance()
     return bool(others)

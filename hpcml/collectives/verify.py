@@ -63,7 +63,7 @@ def verify_algorithm(algorithm: Algorithm, size: int, root: int = 0, segments: i
         cost = verify(schedule, contract, size, blocks, root, ordered=algorithm.ordered and root == 0)
     except ScheduleError as error:
         raise ScheduleError(f"{where}: {error}") from None
-    stated = Cost(algorithm.rounds(size, segments, *nodes), algorithm.volume(size, segments))
+    stated = Cost(algorithm.rounds(size, segments, *nodes), algorithm.volume(size, segments, *nodes))
     if cost != stated:
         raise ScheduleError(f"{where}: stated {stated}, played {cost}")
     return cost

@@ -56,7 +56,8 @@ def compare(
 
     def entry(row: Algorithm, ranks: int, total: float) -> Entry:
         segments = best_segments(row, ranks, total, machine.network())
-        rounds = row.rounds(ranks, segments, *row.by_nodes(ranks, machine.per_node))
+        nodes = row.by_nodes(ranks, machine.per_node)
+        rounds = row.rounds(ranks, segments, *nodes)
         key = row.name, ranks, segments
         if key not in known:
             progress(f"{row.name}, {ranks} ranks, {rounds} rounds")
@@ -65,7 +66,7 @@ def compare(
             except TooLargeError as error:
                 known[key] = error
         found = known[key]
-        sent = row.volume(ranks, segments) / max(row.blocks(ranks, segments), 1) * total
+        sent = row.volume(ranks, segments, *nodes) / max(row.blocks(ranks, segments), 1) * total
         if isinstance(found, TooLargeError):
             return Entry(row.name, segments, rounds, sent, None, f"not simulated: {found}")
         remark = "sampled" if found.sampled else ""

@@ -166,7 +166,7 @@ def test_wrong_counts_are_an_error_on_every_rank(comm):
 @pytest.mark.parametrize("algorithm", ["auto", "shared", "ring"])
 @pytest.mark.parametrize("collective", ["allgather", "gather"])
 def test_lengths_that_change_from_call_to_call(fresh, collective, algorithm):
-    """Calls like the one before take its lengths for granted: on all ranks, or on all but one, or where they go back."""
+    """Calls take the lengths of the one before for granted; here they change on all ranks, on one, or back again."""
     if algorithm == "ring" and collective == "gather":
         algorithm = "binomial"
     last = fresh.size - 1

@@ -15,7 +15,7 @@ from hpcml.collectives.binding import Binding, chosen
 from hpcml.collectives.channel import channel_of
 from hpcml.collectives.machine import Machine
 from hpcml.collectives.ops import OPS
-from hpcml.collectives.shared import mapping
+from hpcml.collectives.shared import mapping, program
 from hpcml.collectives.tuning import Tuning
 
 SIZES = [0, 1, 7, 600, 20_011, 300_007]  # beside the flag; in a slot; with places told; several chunks
@@ -361,3 +361,26 @@ def test_alltoall_of_unequal_parts(comm):
             x[:] = -1.0
             assert came.tolist() == mine_in
             same(rows, np.repeat([s * 100.0 + comm.rank + turn for s in range(comm.size)], mine_in))
+
+
+def test_results_too_large_for_the_caches(fresh, monkeypatch):
+    """They are written around them; here all are, at places that are no multiples of a cache line's length."""
+    monkeypatch.setattr(program, "STREAM", 1)
+    size, rank = fresh.size, fresh.rank
+    for n, dtype in itertools.product((1, 40, 20_011), ("u1", "f8")):
+        x, whole = mine(rank, n, 1, dtype), total(size, n, 1, dtype)
+        around = np.zeros(n + 9, dtype)
+        out = around[5 : 5 + n]
+        hc.allreduce(x, algorithm="shared", out=out, comm=fresh)
+        same(out, whole.astype(dtype))
+        assert not around[:5].any() and not around[5 + n :].any()
+        same(hc.allreduce(x.copy(), algorithm="shared", comm=fresh), whole.astype(dtype))
+        same(hc.reduce_scatter(x, algorithm="shared", comm=fresh), np.array_split(whole.astype(dtype), size)[rank])
+        same(hc.broadcast(mine(rank, n, 2, dtype), size - 1, "shared", fresh), mine(size - 1, n, 2, dtype))
+        parts = [mine(r, n + r, 3, dtype) for r in range(size)]
+        same(hc.allgather(parts[rank], algorithm="shared", comm=fresh), np.concatenate(parts))
+        same(hc.alltoall(np.repeat(x, size), algorithm="shared", comm=fresh), _exchanged(rank, size, n, dtype))
+
+
+def _exchanged(rank, size, n, dtype):
+    return np.concatenate([np.array_split(np.repeat(mine(s, n, 1, dtype), size), size)[rank] for s in range(size)])

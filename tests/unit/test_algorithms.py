@@ -1,5 +1,7 @@
 """What the catalogue's formulas do not say about algorithms: bounds from the papers, nodes, messages that are cut."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from test_table import check_tables
@@ -76,12 +78,29 @@ def test_lanes(size, per_node):
     assert (sent_out == 2 * (size // per_node - 1)).all()
 
 
+@pytest.mark.parametrize("size, per_node", [(6, 2), (8, 4), (9, 3), (5, 5)])
+def test_lanes_of_a_broadcast(size, per_node):
+    row = named("broadcast", "hierarchical")
+    nodes = size // per_node
+    for root in (0, size // 2, size - 1):
+        items = np.arange(row.blocks(size, 1)) % 3
+        schedules = [row.schedule(rank, size, root, 1, per_node) for rank in range(size)]
+        check_tables("broadcast", schedules, items, root, True)
+        sent_out = np.zeros(size, int)
+        for e in chain.from_iterable(row.schedule(np.arange(size), size, root, 1, per_node)):
+            leaves = (e.dest != NONE) & (e.dest // per_node != np.arange(size) // per_node)
+            sent_out += np.where(leaves, e.send_blocks.count, 0)
+        last = (root // per_node - 1) % nodes
+        assert (sent_out == np.where(np.arange(size) // per_node == last, 0, nodes)).all()
+
+
 def test_nodes_must_be_equal():
-    with pytest.raises(ValueError, match="8 ranks and 3 per node"):
-        verify_algorithm(named("allreduce", "hierarchical"), 8, per_node=3)
+    for collective in ("allreduce", "broadcast"):
+        with pytest.raises(ValueError, match="8 ranks and 3 per node"):
+            verify_algorithm(named(collective, "hierarchical"), 8, per_node=3)
     with pytest.raises(ScheduleError, match="per_node=2: stated"):
         stated = named("allreduce", "hierarchical")
-        verify_algorithm(type(stated)(**{**vars(stated), "volume": lambda p, k: p}), 8, per_node=2)
+        verify_algorithm(type(stated)(**{**vars(stated), "volume": lambda p, k, q: p}), 8, per_node=2)
 
 
 WRAPPING = [

@@ -19,6 +19,8 @@ def results(line_rate=None):
     for nbytes, scale in zip(SIZES, (1e-6, 1e-4, 1.0), strict=True):
         made.seconds[nbytes, "native"] = [4 * scale] * 3
         made.seconds[nbytes, "auto"] = [3 * scale] * 3
+        if not line_rate:
+            made.seconds[nbytes, "auto, out="] = [2 * scale] * 3
         made.seconds[nbytes, "ring"] = [2.5 * scale, 2 * scale, 2 * scale]
         made.seconds[nbytes, "native: ring"] = [2.5 * scale] * 3
         made.seconds[nbytes, "nothing"] = [1e-8] * 3
@@ -71,7 +73,8 @@ def test_the_page_reads_what_was_written(tmp_path):
     assert read_json(tmp_path / "cluster.json") == results(line_rate=12.5e6)
     page = markdown(tmp_path)
     assert (
-        "| allreduce | Open MPI 5.0.11 | 4 | 0.75 (0.75 at 64 KiB) | -1.00 µs | 0.80 (0.80 at 64 KiB) | "
+        "| allreduce | Open MPI 5.0.11 | 4 | 0.75 (0.75 at 64 KiB) | 0.50 (0.50 at 64 KiB) | -1.00 µs | "
+        "0.80 (0.80 at 64 KiB) | "
         "[table](allreduce-openmpi-4.txt), [picture](allreduce-openmpi-4.png) |" in page
     )
     assert (

@@ -29,8 +29,7 @@ def messages(name):
         ("broadcast", 4, 8, "binomial"),
         ("broadcast", 4, 1 << 20, "shared"),
         ("scatter", 2, 64 << 20, "direct"),
-        ("alltoall", 4, 64, "bruck"),
-        ("alltoall", 4, 1 << 20, "pairwise"),
+        ("alltoall", 4, 1 << 20, "shared"),
     ],
 )
 def test_the_rule_on_one_node(collective, size, nbytes, expected):
@@ -40,6 +39,8 @@ def test_the_rule_on_one_node(collective, size, nbytes, expected):
 def test_what_is_not_allowed_is_not_taken():
     for collective in ("allreduce", "broadcast", "allgather", "reduce_scatter", "gather", "scatter", "barrier"):
         assert choose(ONE_NODE[4], collective, 1 << 20, messages).algorithm != "shared"
+    assert choose(ONE_NODE[4], "alltoall", 64, messages).algorithm == "bruck"
+    assert choose(ONE_NODE[4], "alltoall", 1 << 20, messages).algorithm == "pairwise"
 
 
 def test_between_nodes_large_arrays_go_round_in_short_segments():

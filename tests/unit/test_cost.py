@@ -97,7 +97,8 @@ def test_ranks_of_a_node_share_its_port():
 
 @pytest.mark.parametrize("algorithm", [a for a in CATALOGUE if a.hierarchical], **BY_NAME)
 def test_what_works_by_nodes_is_told_how_many_ranks_they_have(algorithm):
-    p, n = 16, 1e8
+    p = 16
+    n = 1e8 if algorithm.collective == "allreduce" else 1e3  # in a long chain it does not matter whose rank is next
     network = Network(Level(A, B), 0.0, Level(A / 10, B / 10), per_node=4)
     blind = count(algorithm.schedule(np.arange(p), p, 0, 1, 1), p, 4)
     unaware = cost.duration(blind, n / algorithm.blocks(p, 1), network)

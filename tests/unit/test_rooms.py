@@ -9,24 +9,25 @@ from hpcml.collectives.shared.mapping import PAGE
 from hpcml.collectives.shared.rooms import HALL, LARGEST, Rooms
 
 LINE = 128
+GIVER = 2
 
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Bytes that were shared, in order; the rank that shares them is 0."""
+    """Bytes that this rank shared, in order."""
     sizes = []
 
     def shared_memory(channel, said, nbytes):
         sizes.append(nbytes)
-        return {0: SimpleNamespace(address=(len(sizes) + 1) << 30, nbytes=nbytes)}
+        return {GIVER: SimpleNamespace(address=(len(sizes) + 1) << 30, nbytes=nbytes)}
 
     monkeypatch.setattr(rooms, "shared_memory", shared_memory)
     return sizes
 
 
-def taken(sizes, rank=0):
+def taken(sizes, rank=GIVER):
     channel, made = SimpleNamespace(rank=rank), Rooms()
-    return [(n, *made.take(channel, "a call", n, LINE)) for n in sizes]
+    return [(n, *made.take(channel, "a call", n, LINE, GIVER)) for n in sizes]
 
 
 def test_rooms_lie_apart_inside_their_memory(asked):

@@ -43,8 +43,8 @@ class Algorithm:
     volume: blocks that pass through the busiest rank in one direction.
     segmented: whether ``segments`` means anything to it.
     ordered: whether it folds in rank order (with root 0), as an op that does not commute needs.
-    hierarchical: whether it works by nodes. ``schedule`` and ``rounds`` then take a last argument ``per_node``: so many
-        ranks in a row, a divisor of their number, are one node.
+    hierarchical: whether it works by nodes. ``schedule``, ``rounds`` and ``volume`` then take a last argument
+        ``per_node``: so many ranks in a row, a divisor of their number, are one node.
     phases: what its rounds ask of a network of single ranks, in closed form, for an algorithm whose rounds are too many
         to be counted whenever it is considered (see `hpcml.collectives.phases`). None: they are counted.
     """
@@ -54,16 +54,17 @@ class Algorithm:
     schedule: Callable[..., Schedule]
     blocks: Callable[[int, int], int]
     rounds: Callable[..., int]
-    volume: Callable[[int, int], int]
+    volume: Callable[..., int]
     segmented: bool = False
     ordered: bool = False
     hierarchical: bool = False
     phases: Callable[[int, int], Phases] | None = None
 
     def by_nodes(self, size: int, per_node: int) -> tuple[int, ...]:
-        """What ``schedule`` and ``rounds`` take last: nothing, or ranks a node; 1 where nodes are not all alike."""
+        """What the three take last: nothing, or ranks a node; 1 where nodes are not all alike."""
         if not self.hierarchical:
             return ()
+        per_node = min(per_node, size)
         return (per_node if size % per_node == 0 else 1,)
 
 
@@ -158,7 +159,7 @@ CATALOGUE = (
         hierarchical.allreduce,
         blocks=_chunks,
         rounds=lambda p, k, q=1: 2 * ceil_log2(q) + 2 * ceil_log2(p // q),
-        volume=lambda p, k: 2 * (p - 1) * k,
+        volume=lambda p, k, q=1: 2 * (p - 1) * k,
         segmented=True,
         hierarchical=True,
         phases=lambda p, k: closed_forms.in_segments(hierarchical.allreduce, p, k),
@@ -235,6 +236,16 @@ CATALOGUE = (
         rounds=lambda p, k: ceil_log2(p) + p - 1,
         volume=lambda p, k: 2 * (p - 1),
         phases=lambda p, k: closed_forms.binomial_scatter(p) + closed_forms.ring(p),
+    ),
+    Algorithm(
+        "broadcast",
+        "hierarchical",
+        hierarchical.broadcast,
+        blocks=_per_rank,
+        rounds=lambda p, k, q=1: 2 * ceil_log2(q) + 2 * (p // q - 1),
+        volume=lambda p, k, q=1: 2 * (p - p // q) + (p // q if p > q else 0),
+        hierarchical=True,
+        phases=lambda p, k: steady(2 * (p - 1)),
     ),
     Algorithm(
         "scatter",

@@ -87,7 +87,8 @@ def can_share(channel: Channel) -> bool:
     known = next((shares for tried, shares in _tried().items() if channel.members <= tried), None)
     if known is None:
         try:
-            shared_memory(channel, "shared memory", PAGE if channel.rank == 0 else 0)
+            first = channel.machine.ranks_of_node(channel.rank)[0]
+            shared_memory(channel, "shared memory", PAGE if channel.rank == first else 0)
             known = True
         except CollectiveError:
             known = False

@@ -22,7 +22,7 @@ from hpcml.collectives.shared import protocol as p
 from hpcml.collectives.shared.kernels import Kernels, kernels
 from hpcml.collectives.shared.mapping import PAGE
 from hpcml.collectives.shared.segments import NOWHERE, segments
-from hpcml.collectives.shared.waiting import as_messages
+from hpcml.collectives.shared.waiting import all_messages, as_messages
 from hpcml.collectives.stall import Stall
 from hpcml.collectives.under_way import TAKE_TURNS, others_advance, under_way
 
@@ -31,6 +31,7 @@ SPINS = 5000  # polls before the processor is offered to others
 
 CHUNK = 128 << 10  # bytes of a slot: two fit in a second-level cache beside what is read
 FEW = 4 << 10  # bytes up to which an input is copied wherever it lies: looking that up would take longer
+STREAM = 32 << 20  # bytes of an array from which on results go around the caches, as they would not stay there
 FOLD_ALL_READS = 32 << 10  # bytes beyond two inputs that a rank rather reads itself than wait once more for others
 
 
@@ -47,7 +48,9 @@ class Shape(NamedTuple):
 class Shared:
     """A program (see `hpcml.collectives.program`). Made by all ranks together.
 
-    counts: as a binding has them. tag: the binding's. said: the call in words.
+    counts: as a binding has them. tag: the binding's. said: the call in words. ranks: those of the channel that take
+    part, of this rank's node (None: all are); ``counts`` and ``root`` go by their order. Other nodes do the same at the
+    same time.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Shared:
         root: int,
         tag: int,
         said: str,
+        ranks: tuple[int, ...] | None = None,
     ):
-        rank, size = channel.rank, channel.size
+        self._ranks = ranks = tuple(range(channel.size)) if ranks is None else ranks
+        rank, size = ranks.index(channel.rank), len(ranks)
         item = dtype.itemsize
         unit = math.lcm(p.LINE, item) if op is not None else p.LINE
         nbytes = sum(counts) * item
@@ -79,6 +84,9 @@ class Shared:
         only_root = gives_alone and rank != root
         state[p.FIRST], state[p.LAST] = (root, root + 1) if only_root else (0, size)
         state[p.NBYTES], state[p.UNIT], state[p.ITEM] = nbytes, unit, item
+        state[p.STREAMS] = nbytes // (size if collective == "alltoall" else 1) >= STREAM
+        self._scratch = np.empty(p.BLOCK if state[p.STREAMS] else 0, np.uint8)
+        state[p.SCRATCH] = self._scratch.ctypes.data
         state[p.TELLS] = self._tells = nbytes > FEW
         state[p.ALL_REDUCE] = collective == "allreduce"
         state[p.HOLDS] = 1
@@ -90,12 +98,12 @@ class Shared:
             state[p.FOLD_KERNEL], state[p.FINISH_KERNEL] = self._kernels.fold, self._kernels.finish
         self._enter_room(channel, shape, said)
         self._overwrites = op is not None  # where input and output are one array
-        self._members = channel.members
+        self._members = frozenset(channel.processes[r] for r in ranks)
         self._segments = segments()
         self._channel, self._tag = channel, tag
         self._number = self._pending = 0
         self._address = state.ctypes.data
-        self._words = memoryview(state)  # quicker than the array where one number is set
+        self._words = state.data  # quicker than the array where one number is set
         self._in_segments = False  # whether the input or the output of the last run was
         self._directory: np.ndarray | None = None
         self._arrays: tuple = ()
@@ -110,7 +118,8 @@ class Shared:
         area = p.HEADER + 2 * buffer
         area = _up(area, PAGE if area > PAGE else p.HEADER)
         state[p.SLOT], state[p.SHARE], state[p.BUFFER_BYTES], state[p.AREA_BYTES] = slot, share, buffer, area
-        self._room, state[p.AREAS] = channel.rooms.take(channel, said, area * channel.size, p.HEADER)
+        first, size = self._ranks[0], len(self._ranks)
+        self._room, state[p.AREAS] = channel.rooms.take(channel, said, area * size, p.HEADER, first)
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
         self._arrays = source, target  # kept alive until they are released
@@ -121,7 +130,7 @@ class Shared:
             return
         words[p.IN_PLACE] = self._overwrites and source is target
         found = self._segments
-        if self._channel.size == 1:
+        if len(self._ranks) == 1:
             words[p.IN_SEGMENT] = words[p.OUT_SEGMENT] = -1  # one's own memory needs no number
             return
         if found.own or self._in_segments:
@@ -166,19 +175,28 @@ class Shared:
     def wait(self) -> None:
         if self._pending:
             self._wait_long()
-        if self._kernels is not None and self._kernels.failed:
-            raise self._kernels.failed.pop()
+            self._settle()
+        self._raise_what_failed()
 
     def launch(self, tag: int) -> None:
         """The same as `start`; nobody else drives it."""
         self.start()
 
     def test(self) -> bool:
-        self.advance()
+        return self.poll(0)
+
+    def poll(self, patience: int) -> bool:
+        if self._pending == STALLED:
+            self._pending = p.run(self._address, patience)
         if self._pending == STALLED:
             return False
-        self.wait()
+        self._settle()
+        self._raise_what_failed()
         return True
+
+    def awaits(self) -> tuple[np.ndarray, int]:
+        """Flags that it waits for, and has raised, as messages."""
+        return as_messages(self._state, self._ranks) if self._pending else all_messages(self._ranks)
 
     def forget(self) -> None:
         """Nothing: it is kept while it is under way."""
@@ -187,6 +205,8 @@ class Shared:
         """Do what can be done at once, while this rank waits for something else."""
         if self._pending == STALLED:
             self._pending = p.run(self._address, 0)
+            if not self._pending:
+                under_way().discard(self)
 
     def _wait_long(self) -> None:
         """Control comes back now and then, so that Ctrl-C is heard, alarms of other ranks, and who else needs us."""
@@ -200,18 +220,26 @@ class Shared:
                 if self._pending == STALLED and polls >= LOOK_AROUND:
                     polls = 0
                     stall = stall or Stall(self._channel, self._number, self._tag)
-                    stall.look_around(*as_messages(self._state))
+                    stall.look_around(*self.awaits())
         finally:
             if stall:
                 stall.over()
+
+    def _settle(self) -> None:
+        """It is complete, or has failed."""
         if self._pending:
+            peer = self._ranks[self._state[p.PEER]]
             raise CommunicationError(
-                f"rank {self._channel.rank} of {self._channel.size}: rank {self._state[p.PEER]} passed shared memory "
-                "that this rank does not have"
+                f"rank {self._channel.rank} of {self._channel.size}: rank {peer} passed shared memory that this rank "
+                "does not have"
                 if self._pending == p.LOST
                 else "this collective was interrupted"
             )
         under_way().discard(self)
+
+    def _raise_what_failed(self) -> None:
+        if self._kernels is not None and self._kernels.failed:
+            raise self._kernels.failed.pop()
 
 
 def _peers(collective: str, parts: np.ndarray, rank: int, size: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from numba import carray, njit
 from hpcml.collectives.atomics import load_acquire, store_release
 from hpcml.collectives.giving_way import give_way
 from hpcml.collectives.native_call import call, int64_at
+from hpcml.collectives.shared.streaming import stream
 
 # The state of a program, one int64 each.
 (
@@ -48,6 +49,8 @@ from hpcml.collectives.native_call import call, int64_at
     NBYTES,  # of the array, where all have one of the same size
     CHUNK_BYTES,  # of the array, or of one rank's part
     CHUNKS,
+    STREAMS,  # whether results are too large for the caches
+    SCRATCH,  # address of BLOCK bytes
     UNIT,  # shares of a chunk are multiples of so many bytes
     ITEM,  # bytes of an item
     TELLS,  # whether places are told: not where data are so few that they go with the flag
@@ -74,11 +77,11 @@ from hpcml.collectives.native_call import call, int64_at
     NAP,
     FOLD_KERNEL,
     FINISH_KERNEL,
-) = range(47)
+) = range(49)
 STATE = FINISH_KERNEL + 1
 
-# The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as this
-# rank sees it; and of an exchange, what this rank gives to it, and where in its input lies what this one gets.
+# The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as
+# this rank sees it; and of an exchange, what this rank gives to it, and where in its input lies what this one gets.
 START, BYTES, IN_AT, OUT_AT, GIVEN_AT, GIVEN_BYTES, FROM = range(7)
 COLUMNS = 7
 
@@ -238,6 +241,19 @@ def _fold(s, peers, dst, at, within, nbytes):
 
 
 @njit
+def _fold_out(s, peers, dst, at, within, nbytes):
+    """As `_fold`, into this rank's output."""
+    if not s[STREAMS] or s[IN_PLACE]:  # in place, its lines were read just now
+        _fold(s, peers, dst, at, within, nbytes)
+        return
+    block = BLOCK // s[UNIT] * s[UNIT]
+    for begin in range(0, nbytes, block):
+        n = min(block, nbytes - begin)
+        _fold_block(s, peers, s[SCRATCH], at + begin, within + begin, n)
+        stream(dst + begin, s[SCRATCH], n, s[MEMMOVE])
+
+
+@njit
 def _fold_block(s, peers, dst, at, within, nbytes):
     items = nbytes // s[ITEM]
     a = _source(s, peers, 0, at, within)
@@ -273,37 +289,46 @@ def _work_directly(s, peers):
 
 
 @njit
+def _deliver(s, dst, src, nbytes):
+    """Copy to this rank's output."""
+    if s[STREAMS]:
+        stream(dst, src, nbytes, s[MEMMOVE])
+    else:
+        call(s[MEMMOVE], (dst, src, nbytes))
+
+
+@njit
 def _work(s, peers):
     """Take from a chunk what this rank is to have of it."""
     work, length = s[WORK], s[CHUNK_BYTES]
     at = s[CHUNK] * length
     if work == FOLD_ALL:
         if s[TAKES]:
-            _fold(s, peers, s[OUTPUT] + at, at, 0, min(length, s[NBYTES] - at))
+            _fold_out(s, peers, s[OUTPUT] + at, at, 0, min(length, s[NBYTES] - at))
     elif work == FOLD_SHARES:
         begin, end = _share(s, min(length, s[NBYTES] - at), s[RANK])
         _fold(s, peers, _buffer(s, s[RANK]) + s[SHARE], at + begin, begin, end - begin)
     elif work == FOLD_PARTS:
         part = s[RANK]
         n = min(length, peers[part, BYTES] - at)
-        _fold(s, peers, s[OUTPUT] + at, peers[part, START] + at, part * length, n)
+        _fold_out(s, peers, s[OUTPUT] + at, peers[part, START] + at, part * length, n)
     elif work == COPY_ALL:
         n = min(length, s[NBYTES] - at)
         if s[RANK] != s[GIVER] and n > 0:
-            call(s[MEMMOVE], (s[OUTPUT] + at, _source(s, peers, s[GIVER], at, 0), n))
+            _deliver(s, s[OUTPUT] + at, _source(s, peers, s[GIVER], at, 0), n)
     elif work == COPY_PARTS:
         if s[TAKES]:
             for peer in range(s[SIZE]):
                 n = min(length, peers[peer, BYTES] - at)
                 if n > 0:
                     source = _source(s, peers, peer, at, 0)
-                    call(s[MEMMOVE], (s[OUTPUT] + peers[peer, START] + at, source, n))
+                    _deliver(s, s[OUTPUT] + peers[peer, START] + at, source, n)
     elif work == COPY_PART:
         part = s[RANK]
         n = min(length, peers[part, BYTES] - at)
         if n > 0:
             source = _source(s, peers, s[GIVER], peers[part, START] + at, part * length)
-            call(s[MEMMOVE], (s[OUTPUT] + at, source, n))
+            _deliver(s, s[OUTPUT] + at, source, n)
     elif work == EXCHANGE:
         for turn in range(s[SIZE]):
             peer = (s[RANK] + turn) % s[SIZE]  # everybody begins with another
@@ -312,7 +337,7 @@ def _work(s, peers):
                 source = s[INPUT] + peers[peer, GIVEN_AT] + at
                 if peer != s[RANK]:
                     source = _source(s, peers, peer, peers[peer, FROM] + at, s[RANK] * length)
-                call(s[MEMMOVE], (s[OUTPUT] + peers[peer, START] + at, source, n))
+                _deliver(s, s[OUTPUT] + peers[peer, START] + at, source, n)
 
 
 @njit
@@ -323,7 +348,7 @@ def _collect(s):
     for peer in range(s[SIZE]):
         begin, end = _share(s, nbytes, peer)
         if end > begin:
-            call(s[MEMMOVE], (s[OUTPUT] + at + begin, _buffer(s, peer) + s[SHARE], end - begin))
+            _deliver(s, s[OUTPUT] + at + begin, _buffer(s, peer) + s[SHARE], end - begin)
 
 
 @njit("int64(int64, int64)", nogil=True, cache=True)

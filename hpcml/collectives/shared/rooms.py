@@ -25,25 +25,26 @@ class Rooms:
         self._hall: Mapping | None = None
         self._used = 0
 
-    def take(self, channel: Channel, said: str, nbytes: int, line: int) -> tuple[Mapping, int]:
-        """A new room of ``nbytes``, the same memory on every rank, and its address here; collective over the channel.
+    def take(self, channel: Channel, said: str, nbytes: int, line: int, giver: int) -> tuple[Mapping, int]:
+        """A new room of ``nbytes``, the same memory on every rank of a node, and its address here.
 
-        It begins on a page, or, if it is shorter, on a multiple of ``line`` bytes. It lives as long as the mapping.
-        said: the call that needs it, in words.
+        Collective over the channel; every node makes one of as many bytes. It begins on a page, or, if it is shorter,
+        on a multiple of ``line`` bytes. It lives as long as the mapping. giver: the rank of this node whose memory it
+        is, always the same. said: the call that needs it, in words.
 
         Raises:
             CollectiveError: a rank cannot make or map memory; on every rank.
         """
         if nbytes > LARGEST:
-            own = _shared(channel, said, nbytes)
+            own = _shared(channel, said, nbytes, giver)
             return own, own.address
         unit = PAGE if nbytes >= PAGE else line
         start = -(-self._used // unit) * unit
         if self._hall is None or start + nbytes > HALL:
-            self._hall, start = _shared(channel, said, HALL), 0
+            self._hall, start = _shared(channel, said, HALL, giver), 0
         self._used = start + nbytes
         return self._hall, self._hall.address + start
 
 
-def _shared(channel: Channel, said: str, nbytes: int) -> Mapping:
-    return shared_memory(channel, said, nbytes if channel.rank == 0 else 0)[0]
+def _shared(channel: Channel, said: str, nbytes: int, giver: int) -> Mapping:
+    return shared_memory(channel, said, nbytes if channel.rank == giver else 0)[giver]

@@ -45,12 +45,15 @@ class Segments:
         self._theirs: dict[int, Mapping] = {}
         self.directory = np.zeros((0, 2), np.int64)  # number, address here; of the neighbours' segments, in order
 
-    def make(self, channel: Channel, nbytes: int) -> np.ndarray:
-        """Memory of ``nbytes`` at least, on the boundary of a page. Collective over the channel."""
+    def make(self, channel: Channel, nbytes: int, said: str = "empty") -> np.ndarray:
+        """Memory of ``nbytes`` at least, on the boundary of a page. Collective over the channel.
+
+        said: the call that needs it, in words.
+        """
         room = -(-max(nbytes, 1) // PAGE) * PAGE
         self._made += 1
         number = os.getpid() << 32 | self._made
-        mappings = shared_memory(channel, "empty", room + PAGE, number)  # the last page holds the mark
+        mappings = shared_memory(channel, said, room + PAGE, number)  # the last page holds the mark
         own = mappings.pop(channel.rank)
         _mark(own.address + room, 1)
         members = frozenset(channel.processes[rank] for rank in channel.machine.ranks_of_node(channel.rank))

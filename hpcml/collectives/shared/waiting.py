@@ -5,19 +5,33 @@ A flag counts as a message to everybody. Only the first in a call tells who has 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hpcml.collectives import table as t
 from hpcml.collectives.shared import protocol as p
 
 
-def as_messages(state: np.ndarray) -> tuple[np.ndarray, int]:
-    """Rows of sends (flags raised) and receives (flags awaited), and the row of the wait that the program is in."""
+def as_messages(state: np.ndarray, ranks: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    """Rows of sends (flags raised) and receives (flags awaited), and the row of the wait that the program is in.
+
+    ranks: those that take part, as the channel numbers them.
+    """
     first = state[p.PHASE] == p.ARRIVALS and state[p.CHUNK] == 0 and not (state[p.TELLS] and state[p.TOLD])
-    flags, size = 1 if first else 2, int(state[p.SIZE])
-    rows = np.zeros((flags * (size + 1) + 1, t.COLUMNS), np.int64)
-    sends, receives, wait = rows[: flags * size], rows[flags * size : -1], rows[-1]
-    sends[:, t.CODE], sends[:, t.PEER] = t.SEND, np.tile(np.arange(size), flags)
-    receives[:, t.CODE], receives[:, t.PEER], receives[:, t.SLOT] = t.RECV, state[p.PEER], np.arange(1, flags + 1)
-    wait[t.CODE], wait[t.PEER], wait[t.SLOT] = t.WAIT, state[p.PEER], flags
+    flags, peer = 1 if first else 2, [ranks[state[p.PEER]]]
+    rows = np.concatenate([_rows(t.SEND, ranks, flags), _rows(t.RECV, peer, flags), _rows(t.WAIT, peer, 1)])
+    rows[-flags - 1 :, t.SLOT] = [*range(1, flags + 1), flags]
     return rows, len(rows) - 1
+
+
+def all_messages(ranks: tuple[int, ...]) -> tuple[np.ndarray, int]:
+    """The same of a program that is through; no row is waited in."""
+    rows = np.concatenate([_rows(t.SEND, ranks, 2), _rows(t.RECV, ranks, 2)])
+    return rows, len(rows)
+
+
+def _rows(code: int, peers: Sequence[int], times: int) -> np.ndarray:
+    rows = np.zeros((len(peers) * times, t.COLUMNS), np.int64)
+    rows[:, t.CODE], rows[:, t.PEER] = code, np.tile(peers, times)
+    return rows
