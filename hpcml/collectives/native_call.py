@@ -8,6 +8,7 @@ library that mpi4py uses.
 from __future__ import annotations
 
 import ctypes
+import functools
 
 from llvmlite import ir
 from mpi4py import MPI
@@ -16,11 +17,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 
+@functools.cache
 def mpi_address(symbol: str) -> int:
     """The address of a function of the MPI library in this process."""
     return _address(ctypes.CDLL(MPI.__file__), symbol)
 
 
+@functools.cache
 def libc_address(symbol: str) -> int:
     """The address of a function of the C library."""
     return _address(ctypes.CDLL(None), symbol)
