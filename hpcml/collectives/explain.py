@@ -101,8 +101,11 @@ def explain(
 
 def _path(machine: Machine, collective: str, algorithm: str, op: ops.Op | None, x: np.ndarray) -> str:
     """Who moves and folds the data."""
+    from hpcml.collectives.fold import has_kernel
+
     if algorithm == shared.NAME:
-        return "memory that the ranks of the node share, without messages"
+        compiled = op is None or has_kernel(op, x.dtype)
+        return "memory that the ranks of the node share, without messages" + ", folded by Python" * (not compiled)
     if not choice.is_staged(machine, collective, algorithm):
         return path(algorithm, op, x.dtype)
     lane = choice.lane_choice(machine, collective, -(-x.nbytes // machine.lanes))

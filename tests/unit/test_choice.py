@@ -1,14 +1,18 @@
 """What "auto" takes where nothing was measured: a rule on one node, the cost model between nodes."""
 
+from dataclasses import replace
+
 import pytest
 
-from hpcml.collectives.choice import EAGER_SEGMENT, choose, segments
+from hpcml.collectives.choice import EAGER_SEGMENT, choose, is_staged, lane_choice, segments, staged_seconds
 from hpcml.collectives.cost import Level, Network
 from hpcml.collectives.machine import Machine
 
 ONE_NODE = {size: Machine("mpi-1.0", (0,) * size, None, None, shares=True) for size in (2, 4)}
 # 150 µs and 12 MB/s, as over TCP at 100 Mbit/s.
 FOUR_HOSTS = Machine("mpi-1.0", (0, 1, 2, 3), Network(Level(150e-6, 8.4e-8, 37e-6)), None)
+
+TWO_OF_FOUR = Machine("mpi-1.0", (0,) * 4 + (1,) * 4, Network(Level(5e-5, 2e-8, 1e-5), per_node=4), None, shares=True)
 
 
 def anything(name):
@@ -54,3 +58,20 @@ def test_between_nodes_large_arrays_go_round_in_short_segments():
 def test_between_nodes_small_arrays_take_few_rounds():
     taken = choose(FOUR_HOSTS, "allreduce", 8, anything)
     assert taken.algorithm not in ("ring", "chain") and taken.seconds < 4 * 150e-6
+
+
+def test_nodes_whose_ranks_share_memory_are_done_in_stages():
+    for nbytes in (64 << 10, 16 << 20):
+        taken = choose(TWO_OF_FOUR, "allreduce", nbytes, anything)
+        seconds, lane = staged_seconds(TWO_OF_FOUR, "allreduce", nbytes)
+        assert taken.algorithm == "hierarchical" and taken.seconds == seconds
+        assert lane == lane_choice(TWO_OF_FOUR, "allreduce", nbytes // 4).algorithm
+        # Four lanes share a link, over which all bytes go once each way.
+        assert seconds > nbytes * 2e-8
+        by_messages = choose(TWO_OF_FOUR, "allreduce", nbytes, anything, waits=False)
+        assert by_messages.seconds != seconds
+    assert is_staged(TWO_OF_FOUR, "allreduce", "hierarchical") and not is_staged(TWO_OF_FOUR, "allreduce", "ring")
+    apart = replace(TWO_OF_FOUR, shares=False)
+    uneven = replace(TWO_OF_FOUR, node_of=(0,) * 5 + (1,) * 3)
+    for machine in (ONE_NODE[4], FOUR_HOSTS, apart, uneven):
+        assert not is_staged(machine, "allreduce", "hierarchical")
