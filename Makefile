@@ -44,7 +44,7 @@ test-mpi: environments
 
 # mpi4py's own tests of collectives, over hpcml's. Their source is fetched once; without a network they are skipped.
 # On 8 ranks with one of the six kinds of arrays: what the kinds differ in does not depend on the ranks, and all six take
-# more than an hour on two processors. SUITE_CROWD_ARRAYS= (empty) for all.
+# very long on two processors. SUITE_CROWD_ARRAYS= (empty) for all.
 test-mpi4py: environments
 	.venv-openmpi/bin/python tests/mpi4py_suite/run.py $(SUITE_SIZES)
 	.venv-mpich/bin/python tests/mpi4py_suite/run.py $(SUITE_SIZES)

@@ -15,6 +15,7 @@ from hpcml.collectives.arguments import Known, in_shared_memory, known_parts, la
 from hpcml.collectives.arrangement import NOTHING
 from hpcml.collectives.arrays import as_array, new, packed
 from hpcml.collectives.channel import Channel
+from hpcml.collectives.checks import plain
 from hpcml.collectives.shared import NAME as SHARED
 from hpcml.collectives.shared import WORTHWHILE
 from hpcml.collectives.structure import is_structure
@@ -78,16 +79,17 @@ def parts_again(
 
     Without ``counts`` the lengths are taken to be those of the call before, and every rank sees as the data move
     whether they are. So each rank that knows of that call comes here with its part, and goes the long way with the
-    others where they are not.
+    others where they are not: one that went there alone would wait for ever, as its words are those of the others.
     """
-    if type(algorithm) is not str or type(root) is not int or not (counts is None or _simple(counts)):
+    root = plain(root)
+    if not isinstance(algorithm, str) or type(root) is not int or not (counts is None or _simple(counts)):
         return NEW
     if type(part) is not np.ndarray or part.ndim == 0:
         if is_structure(part):
             return NEW
         try:
             part = np.atleast_1d(as_array(part))
-        except TypeError:
+        except (TypeError, ValueError):
             return NEW
     if counts is not None:
         known = channel.find(known_parts(collective, algorithm, part, tuple(counts), root))

@@ -16,7 +16,7 @@ from numba import njit
 from hpcml.collectives.native_call import call
 
 SPINS_CROWDED = 20  # looks before the processor is offered to others, where these are sure to want it
-LOOKS_PER_NAP = 256  # at 8, tests on 7 ranks of 2 cores took 1.6 times as long; without naps as long
+LOOKS_PER_NAP = 256  # rarely: a nap lasts longer than most waits, which costs where no other program computes
 NAP_MICROSECONDS = 1  # at least: the system's timers make it some 50
 
 

@@ -184,6 +184,7 @@ def test_lengths_that_change_from_call_to_call(fresh, collective, algorithm):
     with pytest.raises(hc.CollectiveError, match="out is"):  # it is one of rank 0, and all hear of it
         getattr(hc, collective)(parts[fresh.rank], algorithm=algorithm, comm=fresh, out=wrong)
     single = np.float32(fresh.rank) if fresh.rank == 0 else np.full(1, fresh.rank, "f4")
-    for _ in range(3):  # a number is an array of length 1
-        got = getattr(hc, collective)(single, algorithm=algorithm, comm=fresh)
+    root = {} if collective == "allgather" else {"root": np.int64(0) if fresh.rank == last else 0}
+    for _ in range(3):  # a number is an array of length 1, and NumPy's integers are ranks
+        got = getattr(hc, collective)(single, algorithm=algorithm, comm=fresh, **root)
     assert got is None or got.tolist() == list(range(fresh.size))
