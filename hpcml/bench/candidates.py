@@ -21,11 +21,11 @@ ZERO_COPY_OF = ("allreduce", "broadcast")
 
 @dataclass(frozen=True)
 class Candidate:
-    """``call`` does it once; what it costs is all that is timed."""
+    """``call`` does it once; what it costs is all that is timed. refresh: write its input anew."""
 
     call: Callable[[], object]
+    refresh: Callable[[], object]
     held: Callable[[], AbstractContextManager] = nullcontext
-    refresh: Callable[[], object] = lambda: None  # writes input of its own anew
     close: Callable[[], object] = lambda: None
 
 
@@ -35,21 +35,23 @@ def candidate(name: str, data: Data, rivals: dict[str, Rival]) -> Candidate:
     native: the raw mpi4py call. auto: the public function, which allocates its result; with out=, it is told where to
     put it, as the raw call is. nothing: an empty call.
     shared, hc.empty: a started plan, in place on an array of its own. Every rank asks for the same rows in turn.
+    All others but ``auto`` work on the same two arrays.
     """
     if name in rivals:
         rival = rivals[name]
-        return Candidate(rival.bind(data)[0], rival.held)
+        return Candidate(rival.bind(data)[0], data.refresh, rival.held)
     if name == NOTHING:
-        return Candidate(_nothing)
+        return Candidate(_nothing, _nothing)
     if name == NATIVE:
-        return Candidate(library.bound(library.FUNCTIONS[data.collective], data, data.comm))
+        return Candidate(library.bound(library.FUNCTIONS[data.collective], data, data.comm), data.refresh)
+    into = {} if data.collective == "broadcast" else {"out": data.out}
     if name in (AUTO, INTO) or data.collective == "barrier":
-        return Candidate(_public(AUTO, data, {"out": data.out}) if name == INTO else _public(name, data))
+        return Candidate(_public(AUTO, data, into) if name == INTO else _public(name, data), data.refresh)
     options = {"op": data.op.mpi} if data.collective in REDUCTIONS else {}
     if name == ZERO_COPY:
         return _zero_copy(data, options)
-    plan = hc.plan(data.collective, data.x, algorithm=name, comm=data.comm, **options)  # type: ignore[arg-type]
-    return Candidate(_started(plan), close=plan.close)
+    plan = hc.plan(data.collective, data.x, algorithm=name, comm=data.comm, **options, **into)  # type: ignore[arg-type]
+    return Candidate(_started(plan), data.refresh, close=plan.close)
 
 
 def _nothing() -> None:

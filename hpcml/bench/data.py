@@ -24,13 +24,14 @@ def whole_bytes(collective: str, nbytes: int, itemsize: int, ranks: int) -> int:
 class Data:
     """The arrays of this rank for one size, made once for all candidates: ``x`` is passed, ``out`` takes the result.
 
-    whole: items of the whole array. part: items that each rank has of it where ranks hold parts.
+    whole: items of the whole array, nbytes: its size. part: items that each rank has of it where ranks hold parts.
     """
 
     def __init__(self, collective: str, nbytes: int, dtype: np.dtype, op: Op, comm: MPI.Intracomm):
         self.collective, self.op, self.comm = collective, op, comm
         self.whole = whole_bytes(collective, nbytes, dtype.itemsize, comm.size) // dtype.itemsize
         self.part = self.whole // comm.size
+        self.nbytes = self.whole * dtype.itemsize
         given = self.part if collective in ("gather", "allgather") else self.whole
         taken = self.part if collective in ("scatter", "reduce_scatter") else self.whole
         self.x = np.ones(given, dtype)

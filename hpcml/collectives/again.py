@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy import ndarray
 
 from hpcml.collectives.arguments import Known, in_shared_memory, known_parts, last_parts
 from hpcml.collectives.arrangement import NOTHING
-from hpcml.collectives.arrays import as_array, new, packed
+from hpcml.collectives.arrays import as_array, packed
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.checks import plain
 from hpcml.collectives.shared import NAME as SHARED
@@ -43,7 +44,7 @@ def again(
 
     ``out``: of a broadcast, ``x``.
     """
-    if type(x) is not np.ndarray or type(algorithm) is not str or type(root) is not int:
+    if type(x) is not ndarray or type(algorithm) is not str or type(root) is not int:
         return NEW
     if not (op is None or type(op) is str) or not (counts is None or _simple(counts)):
         return NEW
@@ -55,7 +56,7 @@ def again(
     if not wanted:
         result = NOTHING
     elif out is None:
-        result = new(known.shape, x.dtype)
+        result = known.fresh()
     elif _fits(out, known, x):
         result = out
     else:
@@ -84,7 +85,7 @@ def parts_again(
     root = plain(root)
     if not isinstance(algorithm, str) or type(root) is not int or not (counts is None or _simple(counts)):
         return NEW
-    if type(part) is not np.ndarray or part.ndim == 0:
+    if type(part) is not ndarray or part.ndim == 0:
         if is_structure(part):
             return NEW
         try:
@@ -102,7 +103,7 @@ def parts_again(
         return NEW
     result = NOTHING
     if wanted:
-        result = out if out is not None and fits else new(known.shape, part.dtype)
+        result = out if out is not None and fits else known.fresh()
     channel.enter(known.binding.said)
     if counts is not None:
         known.binding.run(packed(part), result)
@@ -117,6 +118,6 @@ def _simple(counts: Sequence[int]) -> bool:
 
 def _fits(out: Any, known: Known, x: np.ndarray) -> bool:
     """Whether ``out`` can take the result directly; where it cannot, the long way finds out why."""
-    if type(out) is not np.ndarray or out.shape != known.shape or out.dtype != x.dtype or not out.flags.carray:
+    if type(out) is not ndarray or out.shape != known.shape or out.dtype != x.dtype or not out.flags.carray:
         return False
     return known.binding.may_be_in_place if out is x else not np.may_share_memory(x, out)

@@ -7,7 +7,7 @@ lengths are exchanged in each call, unless the caller says them, and the check t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import ops, shared
-from hpcml.collectives.arrays import as_array, check_out, describe
+from hpcml.collectives.arrays import as_array, check_out, describe, maker
 from hpcml.collectives.binding import Binding
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.checks import (
@@ -38,10 +38,14 @@ _STRUCTURE = 0  # in the place of a data type
 
 
 class Known(NamedTuple):
-    """What a channel keeps of a call: its binding, the shape of this rank's result, the rows of all ranks' parts."""
+    """What a channel keeps of a call: its binding, this rank's result, and the rows of all ranks' parts.
+
+    fresh: makes memory for a result, of that ``shape``.
+    """
 
     binding: Binding
     shape: tuple[int, ...]
+    fresh: Callable[[], np.ndarray]
     rows: tuple[int, ...] = ()
 
     @property
@@ -117,7 +121,7 @@ def same_everywhere(
         algorithm = shared.NAME
     binding = Binding(channel, collective, algorithm, found, x.dtype, items, root, said, manner.native)
     if keep:
-        channel.keep(key, Known(binding, shape))
+        channel.keep(key, Known(binding, shape, maker(shape, x.dtype)))
     return Bound(binding, x, shape, x.dtype)
 
 
@@ -186,7 +190,7 @@ def parts(
     known = channel.find(key) if manner.keep else None
     if known is None:
         binding = Binding(channel, collective, algorithm, None, part.dtype, items, root, said, manner.native)
-        known = Known(binding, shape, lengths)
+        known = Known(binding, shape, maker(shape, part.dtype), lengths)
         if manner.keep:
             channel.keep(key, known)
     if counts is None and manner == BLOCKING:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,10 +51,15 @@ def describe(x: np.ndarray) -> str:
 
 def new(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """An array that is not initialised, as `numpy.empty`; a large one comes from `hpcml.collectives.memory`."""
+    return maker(shape, dtype)()
+
+
+def maker(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
+    """What makes such arrays, one a call."""
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < HUGE_PAGE:
-        return np.empty(shape, dtype)
-    return np.asarray(Lease(nbytes)).view(dtype).reshape(shape)
+        return functools.partial(np.empty, shape, dtype)
+    return lambda: np.asarray(Lease(nbytes)).view(dtype).reshape(shape)
 
 
 def packed(x: np.ndarray) -> np.ndarray:

@@ -75,10 +75,7 @@ class Binding:
         program = self._programs.get(source is target)
         if program is None:
             program = self.program(source is target)
-        program.bind(source, target)
-        program.start()
-        program.wait()
-        program.release()
+        program.run(source, target)
 
     def run_if(self, holds: bool, source: np.ndarray, target: np.ndarray) -> bool:
         """Run it where this ``holds`` on every rank; whether it did. Where not, ``source`` may be of any length.

@@ -14,9 +14,10 @@ from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import ArgumentError
 from hpcml.collectives.memory import pin
 from hpcml.collectives.ops import Op, divide
+from hpcml.collectives.program import Program
 
 
-class Native:
+class Native(Program):
     """A program (see `hpcml.collectives.program`) that is one call of the MPI library.
 
     counts: items of each rank's part, for the collectives in which ranks hold parts; those that rank s has for rank d,

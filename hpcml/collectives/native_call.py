@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 from mpi4py import MPI
@@ -34,6 +36,12 @@ def _address(library: ctypes.CDLL, symbol: str) -> int:
     if address is None:
         raise OSError(f"symbol {symbol} has no address")
     return address
+
+
+def undispatched(function: Any) -> Callable[..., Any]:
+    """A compiled function of one signature, without Numba's look at the types of its arguments in each call."""
+    (compiled,) = function.overloads.values()
+    return compiled.entry_point
 
 
 @intrinsic

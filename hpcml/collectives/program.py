@@ -21,6 +21,7 @@ from hpcml.collectives.background import FULL, background
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
 from hpcml.collectives.giving_way import pace
+from hpcml.collectives.native_call import undispatched
 from hpcml.collectives.ops import Op, divide, fold
 from hpcml.collectives.stall import Rows, Stall
 from hpcml.collectives.under_way import TAKE_TURNS, others_advance, under_way
@@ -35,9 +36,9 @@ LOOK_AROUND = 20_000  # polls of the engine between two looks at Python's signal
 class Program(Protocol):
     """``start`` posts what can be posted, ``wait`` completes. One start, one wait, in turn, any number of times.
 
-    ``bind`` says on which memory; ``release`` lets go of it. ``launch`` starts in the background, with a tag of that
-    run's own (several may be under way); ``test`` tells whether it is complete, without waiting; ``forget`` says that
-    nobody will ask.
+    ``bind`` says on which memory; ``release`` lets go of it; ``run`` does all four. ``launch`` starts in the background,
+    with a tag of that run's own (several may be under way); ``test`` tells whether it is complete, without waiting;
+    ``forget`` says that nobody will ask.
     """
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None: ...
@@ -47,6 +48,12 @@ class Program(Protocol):
     def test(self) -> bool: ...
     def wait(self) -> None: ...
     def forget(self) -> None: ...
+
+    def run(self, source: np.ndarray, target: np.ndarray) -> None:
+        self.bind(source, target)
+        self.start()
+        self.wait()
+        self.release()
 
 
 class Part(Program, Protocol):
@@ -97,7 +104,7 @@ def _addresses() -> dict[int, int]:
     }
 
 
-class Compiled:
+class Compiled(Part):
     """Runs a table in the engine."""
 
     def __init__(self, channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype):
@@ -124,7 +131,7 @@ class Compiled:
         self._input, self._output = e.BUFFERS + t.INPUT, e.BUFFERS + t.OUTPUT
         self._address = state.ctypes.data
         self._words = state.data  # quicker than the array where one number is set
-        self._run: Callable[[int, int], int] = e.run
+        self._run: Callable[[int, int], int] = undispatched(e.run)
         self._next, self._tag = e.NEXT, e.TAG
         self._place = FULL  # on the board of the background thread
         self._channel = channel
@@ -241,7 +248,7 @@ def _let_go_of_forgotten() -> None:
             program.release()
 
 
-class Walked:
+class Walked(Part):
     """Runs a table in Python."""
 
     def __init__(self, channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype):

@@ -13,7 +13,7 @@ import numpy as np
 
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
-from hpcml.collectives.program import FIRST_LOOK, LOOK_AROUND, Part
+from hpcml.collectives.program import FIRST_LOOK, LOOK_AROUND, Part, Program
 from hpcml.collectives.stall import Rows, Stall
 from hpcml.collectives.table import COLUMNS
 from hpcml.collectives.under_way import TAKE_TURNS, others_advance, under_way
@@ -29,7 +29,7 @@ class Stage(NamedTuple):
     writes: int
 
 
-class Staged:
+class Staged(Program):
     """A program (see `hpcml.collectives.program`) of stages. between: the memory that they have in common.
 
     It serves a binding whether its input and output are one array or not. tag: the binding's.

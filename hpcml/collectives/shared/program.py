@@ -7,6 +7,7 @@ array or not: the ranks' flags have to go on from call to call in the same way.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,9 @@ from mpi4py import MPI
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
 from hpcml.collectives.giving_way import pace
-from hpcml.collectives.native_call import libc_address
+from hpcml.collectives.native_call import libc_address, undispatched
 from hpcml.collectives.ops import Op
-from hpcml.collectives.program import INTERRUPTED, LOOK_AROUND, STALLED
+from hpcml.collectives.program import INTERRUPTED, LOOK_AROUND, STALLED, Part
 from hpcml.collectives.shared import protocol as p
 from hpcml.collectives.shared.kernels import Kernels, kernels
 from hpcml.collectives.shared.mapping import PAGE
@@ -45,7 +46,7 @@ class Shape(NamedTuple):
     chunks: int
 
 
-class Shared:
+class Shared(Part):
     """A program (see `hpcml.collectives.program`). Made by all ranks together.
 
     counts: as a binding has them. tag: the binding's. said: the call in words. ranks: those of the channel that take
@@ -72,6 +73,7 @@ class Shared:
         nbytes = sum(counts) * item
         shape = _shape(collective, nbytes, max(counts) * item, size, unit)
         self._kernels: Kernels | None = None if op is None else kernels(op, dtype)
+        self._failed: list[BaseException] = [] if self._kernels is None else self._kernels.failed
         self._peers = _peers(collective, np.array(counts, np.int64) * item, rank, size)
         self._state = state = np.zeros(p.STATE, np.int64)
         gives_alone = collective in ("broadcast", "scatter")
@@ -103,6 +105,7 @@ class Shared:
         self._channel, self._tag = channel, tag
         self._number = self._pending = 0
         self._address = state.ctypes.data
+        self._run: Callable[[int, int], int] = undispatched(p.run)
         self._words = state.data  # quicker than the array where one number is set
         self._in_segments = False  # whether the input or the output of the last run was
         self._directory: np.ndarray | None = None
@@ -168,7 +171,7 @@ class Shared:
             )
         self._pending = INTERRUPTED  # what stays if an exception comes from a signal between here and the next line
         self._number = self._channel.number
-        self._pending = p.run(self._address, FIRST_LOOK)
+        self._pending = self._run(self._address, FIRST_LOOK)
         if self._pending:
             under_way().add(self)
 
@@ -176,7 +179,15 @@ class Shared:
         if self._pending:
             self._wait_long()
             self._settle()
-        self._raise_what_failed()
+        if self._failed:
+            raise self._failed.pop()
+
+    def run(self, source: np.ndarray, target: np.ndarray) -> None:
+        self.bind(source, target)
+        self.start()
+        if self._pending or self._failed:
+            self.wait()
+        self._arrays = ()
 
     def launch(self, tag: int) -> None:
         """The same as `start`; nobody else drives it."""
@@ -187,11 +198,11 @@ class Shared:
 
     def poll(self, patience: int) -> bool:
         if self._pending == STALLED:
-            self._pending = p.run(self._address, patience)
+            self._pending = self._run(self._address, patience)
         if self._pending == STALLED:
             return False
         self._settle()
-        self._raise_what_failed()
+        self.wait()
         return True
 
     def awaits(self) -> tuple[np.ndarray, int]:
@@ -204,7 +215,7 @@ class Shared:
     def advance(self) -> None:
         """Do what can be done at once, while this rank waits for something else."""
         if self._pending == STALLED:
-            self._pending = p.run(self._address, 0)
+            self._pending = self._run(self._address, 0)
             if not self._pending:
                 under_way().discard(self)
 
@@ -215,7 +226,7 @@ class Shared:
         try:
             while self._pending == STALLED:
                 patience = TAKE_TURNS if others_advance(self) else LOOK_AROUND
-                self._pending = p.run(self._address, patience)
+                self._pending = self._run(self._address, patience)
                 polls += patience
                 if self._pending == STALLED and polls >= LOOK_AROUND:
                     polls = 0
@@ -236,10 +247,6 @@ class Shared:
                 else "this collective was interrupted"
             )
         under_way().discard(self)
-
-    def _raise_what_failed(self) -> None:
-        if self._kernels is not None and self._kernels.failed:
-            raise self._kernels.failed.pop()
 
 
 def _peers(collective: str, parts: np.ndarray, rank: int, size: int) -> np.ndarray:
