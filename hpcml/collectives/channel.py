@@ -24,6 +24,7 @@ from hpcml.collectives.machine import find_machine
 from hpcml.collectives.naming import members, records, told_apart
 from hpcml.collectives.shared.mapping import can_share
 from hpcml.collectives.shared.rooms import Rooms
+from hpcml.collectives.shared.single_copy import reachable
 from hpcml.collectives.stall import AGREEING, Alarms, open_channels
 from hpcml.collectives.waits import waiting
 
@@ -74,7 +75,8 @@ class Channel:
         if records():
             self.record()
         if self.machine.lanes > 1:
-            self.machine = replace(self.machine, shares=can_share(self))
+            shares = can_share(self)
+            self.machine = replace(self.machine, shares=shares, process_ids=reachable(self) if shares else ())
         open_channels().add(self)
 
     def check(self, on: bool) -> None:

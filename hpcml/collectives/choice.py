@@ -15,8 +15,9 @@ from hpcml.collectives.machine import Machine
 
 SMALL = 16 << 10  # bytes up to which latency is all that counts
 ONE_WAY = 1 << 10  # bytes below which a root need not wait for others where there are messages
+# Where ranks cannot reach each other's private memory, so that all goes through slots:
 LARGE_PARTS = 8 << 20  # bytes from which a scatter is faster by messages
-PAIRS = 2 << 20, 16 << 20  # bytes between which two ranks do better by messages (allreduce-*-2.txt)
+PAIRS = 2 << 20, 16 << 20  # bytes between which two ranks do better by messages
 SEGMENT = 512 << 10  # bytes of a segment: long enough for the transport, short enough to be folded in the L2 cache
 # Between nodes a segment is short, so that it goes out without asking the receiver first (rendezvous), which costs TCP
 # links up to half their rate; but it takes this many times longer than the processor's work for a message.
@@ -56,7 +57,7 @@ def choose(
             if allowed(name) and not (machine.lanes == 1 and algorithms.named(collective, name).hierarchical):
                 why = "the fastest by the cost model, with latency and bandwidth probed between the nodes"
                 return Choice(name, segments(machine, collective, name, nbytes), seconds, why)
-    shares = allowed(shared.NAME) and _shares_well(machine.size, collective, nbytes)
+    shares = allowed(shared.NAME) and _shares_well(machine, collective, nbytes)
     name = shared.NAME if shares else _rule(machine.size, collective, nbytes)
     why = "a rule for ranks of one node; 'hpcml tune' measures this machine"
     return Choice(name, segments(machine, collective, name, nbytes), None, why)
@@ -135,15 +136,16 @@ def _of_all_blocks(machine: Machine, collective: str, nbytes: int) -> int:
     return nbytes * machine.size if collective == "alltoall" else nbytes
 
 
-def _shares_well(size: int, collective: str, nbytes: int) -> bool:
+def _shares_well(machine: Machine, collective: str, nbytes: int) -> bool:
     """Whether memory that the node shares is the fastest, as it mostly is."""
+    size, slots = machine.size, not machine.process_ids
     if collective not in shared.COLLECTIVES:
         return False
     if collective in ("broadcast", "reduce", "gather", "scatter") and size > 2 and nbytes < ONE_WAY:
         return False
-    if collective == "allreduce" and size == 2 and PAIRS[0] <= nbytes < PAIRS[1]:
+    if slots and collective == "allreduce" and size == 2 and PAIRS[0] <= nbytes < PAIRS[1]:
         return False
-    return not (collective == "scatter" and nbytes >= LARGE_PARTS)
+    return not (slots and collective == "scatter" and nbytes >= LARGE_PARTS)
 
 
 def _rule(size: int, collective: str, nbytes: int) -> str:

@@ -28,7 +28,8 @@ class Machine:
     library: name and version of the MPI library. node_of: the node of each rank; nodes are numbered from 0 in the order
     of their first ranks. network: latencies and bandwidths, probed where there are several nodes; else None. tuning:
     what `hpcml tune` measured on as many ranks and nodes; None where it has not been run. shares: whether the ranks of
-    a node can map each other's memory; not known, so False, where nodes are not all alike.
+    a node can map each other's memory; not known, so False, where nodes are not all alike. process_ids: of
+    the ranks, where those of a node can read and write each other's private memory; else empty.
     """
 
     library: str
@@ -36,6 +37,7 @@ class Machine:
     network: Network | None
     tuning: Tuning | None
     shares: bool = False
+    process_ids: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:

@@ -36,7 +36,7 @@ LOOK_AROUND = 20_000  # polls of the engine between two looks at Python's signal
 class Program(Protocol):
     """``start`` posts what can be posted, ``wait`` completes. One start, one wait, in turn, any number of times.
 
-    ``bind`` says on which memory; ``release`` lets go of it; ``run`` does all four. ``launch`` starts in the background,
+    ``bind`` says on which memory, ``release`` lets go of it, ``run`` does all four. ``launch`` starts in the background
     with a tag of that run's own (several may be under way); ``test`` tells whether it is complete, without waiting;
     ``forget`` says that nobody will ask.
     """

@@ -15,10 +15,22 @@ from hpcml.collectives.binding import Binding, chosen
 from hpcml.collectives.channel import channel_of
 from hpcml.collectives.machine import Machine
 from hpcml.collectives.ops import OPS
-from hpcml.collectives.shared import mapping, program
+from hpcml.collectives.shared import COLLECTIVES, mapping, program, single_copy
 from hpcml.collectives.tuning import Tuning
 
 SIZES = [0, 1, 7, 600, 20_011, 300_007]  # beside the flag; in a slot; with places told; several chunks
+
+
+@pytest.fixture(params=["slots", "single copy"], autouse=True)
+def way(request, comm, monkeypatch):
+    """Through slots, or from one rank's private memory to another's, whatever the size."""
+    reaching = {} if request.param == "slots" else dict.fromkeys(COLLECTIVES, 0)
+    monkeypatch.setattr(program, "REACHING", reaching)
+    monkeypatch.setattr(program, "LONG_BLOCK", 8 << 10)
+    monkeypatch.setattr(program, "LONG_CHUNK", 100_000)
+    channel_of(comm).bindings.clear()
+    yield request.param
+    channel_of(comm).bindings.clear()
 
 
 def mine(rank, n, turn=0, dtype="f8"):
@@ -366,6 +378,7 @@ def test_alltoall_of_unequal_parts(comm):
 def test_results_too_large_for_the_caches(fresh, monkeypatch):
     """They are written around them; here all are, at places that are no multiples of a cache line's length."""
     monkeypatch.setattr(program, "STREAM", 1)
+    monkeypatch.setattr(program, "LONG_STREAM", 1)
     size, rank = fresh.size, fresh.rank
     for n, dtype in itertools.product((1, 40, 20_011), ("u1", "f8")):
         x, whole = mine(rank, n, 1, dtype), total(size, n, 1, dtype)
@@ -380,6 +393,33 @@ def test_results_too_large_for_the_caches(fresh, monkeypatch):
         parts = [mine(r, n + r, 3, dtype) for r in range(size)]
         same(hc.allgather(parts[rank], algorithm="shared", comm=fresh), np.concatenate(parts))
         same(hc.alltoall(np.repeat(x, size), algorithm="shared", comm=fresh), _exchanged(rank, size, n, dtype))
+
+
+def test_ranks_that_cannot_reach_each_other_use_slots(comm, monkeypatch):
+    """One rank that is refused is enough; it is found out once for all communicators of the same processes."""
+    tried: list = []
+    monkeypatch.setattr(single_copy, "_tried", lambda: tried)
+    if comm.rank == comm.size - 1:
+        monkeypatch.setattr(single_copy, "_reads", lambda *told: False)
+    for _ in range(2):
+        other = comm.Dup()
+        assert channel_of(other).machine.process_ids == ()
+        same(hc.allreduce(mine(comm.rank, 300_007), algorithm="shared", comm=other), total(comm.size, 300_007))
+        other.Free()
+    assert len(tried) == (comm.size > 1)
+
+
+def test_a_refusal_is_an_error_that_says_so(fresh, way):
+    if fresh.size == 1 or way == "slots":
+        pytest.skip("there is nobody whose memory could be refused" if fresh.size == 1 else "slots need no leave")
+    channel = channel_of(fresh)
+    assert channel.machine.process_ids[fresh.rank] == os.getpid()
+    nobody = (2**22 + 1,) * fresh.size  # above the system's largest
+    channel.machine = replace(channel.machine, process_ids=nobody)
+    with pytest.raises(hc.CommunicationError, match="refuses access to an array of rank"):
+        hc.allgather(np.ones(5000), algorithm="shared", comm=fresh)
+    with pytest.raises(hc.CommunicationError, match="interrupted or failed before"):
+        hc.allgather(np.ones(5000), algorithm="shared", comm=fresh)
 
 
 def _exchanged(rank, size, n, dtype):

@@ -32,6 +32,21 @@ SPINS = 5000  # polls before the processor is offered to others
 
 CHUNK = 128 << 10  # bytes of a slot: two fit in a second-level cache beside what is read
 FEW = 4 << 10  # bytes up to which an input is copied wherever it lies: looking that up would take longer
+# Bytes of an array from which on ranks work on each other's memory, where they can: from here on the second copy takes
+# longer than the system takes to find the pages.
+REACHING = {
+    "allreduce": 256 << 10,
+    "reduce_scatter": 1 << 20,
+    "broadcast": 2 << 20,
+    "reduce": 1 << 20,
+    "scatter": 1 << 20,
+    "gather": 1 << 20,
+    "allgather": 1 << 20,
+    "alltoall": 1 << 20,
+}
+LONG_CHUNK = 64 << 20  # bytes of a chunk then
+LONG_STREAM = 8 << 20  # and of an array from which on results go around the caches
+LONG_BLOCK = 256 << 10  # bytes folded at a time, where each takes a system call: they stay in the second nearest cache
 STREAM = 32 << 20  # bytes of an array from which on results go around the caches, as they would not stay there
 FOLD_ALL_READS = 32 << 10  # bytes beyond two inputs that a rank rather reads itself than wait once more for others
 
@@ -71,7 +86,9 @@ class Shared(Part):
         item = dtype.itemsize
         unit = math.lcm(p.LINE, item) if op is not None else p.LINE
         nbytes = sum(counts) * item
-        shape = _shape(collective, nbytes, max(counts) * item, size, unit)
+        reaches = bool(channel.machine.process_ids and size > 1 and nbytes > FEW)
+        reaches = reaches and nbytes >= REACHING.get(collective, math.inf)
+        shape = _shape(collective, nbytes, max(counts) * item, size, unit, reaches)
         self._kernels: Kernels | None = None if op is None else kernels(op, dtype)
         self._failed: list[BaseException] = [] if self._kernels is None else self._kernels.failed
         self._peers = _peers(collective, np.array(counts, np.int64) * item, rank, size)
@@ -82,15 +99,24 @@ class Shared(Part):
         state[p.RANK], state[p.SIZE] = rank, size
         state[p.GIVER] = root if gives_alone else p.EVERYBODY
         state[p.GIVES] = collective != "barrier" and (not gives_alone or rank == root)
+        state[p.TAKER] = root if takes_alone else p.EVERYBODY
         state[p.TAKES] = not takes_alone or rank == root
         only_root = gives_alone and rank != root
         state[p.FIRST], state[p.LAST] = (root, root + 1) if only_root else (0, size)
         state[p.NBYTES], state[p.UNIT], state[p.ITEM] = nbytes, unit, item
-        state[p.STREAMS] = nbytes // (size if collective == "alltoall" else 1) >= STREAM
-        self._scratch = np.empty(p.BLOCK if state[p.STREAMS] else 0, np.uint8)
+        state[p.STREAMS] = nbytes // (size if collective == "alltoall" else 1) >= (LONG_STREAM if reaches else STREAM)
+        state[p.REACHES] = reaches
+        state[p.BLOCK] = block = LONG_BLOCK if reaches else p.NEAR
+        self._scratch = np.empty(2 * block if state[p.STREAMS] or reaches else 0, np.uint8)
         state[p.SCRATCH] = self._scratch.ctypes.data
+        state[p.FETCHED] = state[p.SCRATCH] + block
+        if reaches:
+            self._vectors = np.empty(4, np.int64)
+            state[p.VECTORS] = self._vectors.ctypes.data
+            state[p.READ], state[p.WRITE] = libc_address("process_vm_readv"), libc_address("process_vm_writev")
+            self._peers[:, p.PROCESS] = [channel.machine.process_ids[r] for r in ranks]
         state[p.TELLS] = self._tells = nbytes > FEW
-        state[p.ALL_REDUCE] = collective == "allreduce"
+        state[p.FOLDS] = collective in ("allreduce", "reduce") and (reaches or collective == "allreduce")
         state[p.HOLDS] = 1
         state[p.SPINS], state[p.POLLS_PER_NAP] = pace(size, SPINS)
         state[p.PEERS] = self._peers.ctypes.data
@@ -240,12 +266,13 @@ class Shared(Part):
         """It is complete, or has failed."""
         if self._pending:
             peer = self._ranks[self._state[p.PEER]]
-            raise CommunicationError(
-                f"rank {self._channel.rank} of {self._channel.size}: rank {peer} passed shared memory that this rank "
-                "does not have"
-                if self._pending == p.LOST
-                else "this collective was interrupted"
-            )
+            me = f"rank {self._channel.rank} of {self._channel.size}"
+            said = {
+                p.LOST: f"{me}: rank {peer} passed shared memory that this rank does not have",
+                p.REFUSED: f"{me}: the system refuses access to an array of rank {peer}: it was freed, or rank {peer} "
+                "has ended, or the system's rules have changed",
+            }
+            raise CommunicationError(said.get(self._pending, "this collective was interrupted"))
         under_way().discard(self)
 
 
@@ -266,18 +293,28 @@ def _starts(parts: np.ndarray) -> np.ndarray:
     return np.cumsum(parts) - parts
 
 
-def _shape(collective: str, nbytes: int, longest: int, size: int, unit: int) -> Shape:
-    """Cut the data, of ``nbytes``, or of parts of which the longest has that many, into chunks."""
+def _shape(collective: str, nbytes: int, longest: int, size: int, unit: int, reaches: bool) -> Shape:
+    """Cut the data, of ``nbytes``, or of parts of which the longest has that many, into chunks.
+
+    reaches: they do not go through slots.
+    """
+    if reaches:
+        shape = _in_slots(collective, nbytes, longest, size, unit, LONG_CHUNK)
+        return shape._replace(slot=0, share=0)
+    return _in_slots(collective, nbytes, longest, size, unit, CHUNK)
+
+
+def _in_slots(collective: str, nbytes: int, longest: int, size: int, unit: int, most: int) -> Shape:
     if collective in ("reduce_scatter", "scatter", "alltoall"):
-        chunk = min(_up(longest, unit), max(CHUNK // size // unit, 1) * unit)
+        chunk = min(_up(longest, unit), max(most // size // unit, 1) * unit)
         work = {"reduce_scatter": p.FOLD_PARTS, "scatter": p.COPY_PART, "alltoall": p.EXCHANGE}[collective]
         return Shape(work, chunk * size, 0, chunk, _pieces(longest, chunk))
     if collective in ("allgather", "gather"):
-        chunk = min(_up(longest, unit), CHUNK)
+        chunk = min(_up(longest, unit), most)
         return Shape(p.COPY_PARTS, chunk, 0, chunk, _pieces(longest, chunk))
     if collective == "barrier":
         return Shape(p.NOTHING, 0, 0, 0, 1)
-    chunk = min(_up(nbytes, unit), CHUNK // unit * unit) if nbytes > p.LINE - p.BESIDE_FLAG else nbytes
+    chunk = min(_up(nbytes, unit), most // unit * unit) if nbytes > p.LINE - p.BESIDE_FLAG else nbytes
     chunks = _pieces(nbytes, chunk)
     if collective == "broadcast":
         return Shape(p.COPY_ALL, chunk, 0, chunk, chunks)

@@ -10,6 +10,10 @@ A rank whose input lies in a segment (see `segments`) does not copy: its first f
 read there. It leaves when all have raised their ``DONE`` flag. In an all-reduce where everybody's input and output lie
 in segments, each rank folds its share of the items from all inputs straight into all outputs.
 
+Where data are many and the ranks reach each other's private memory (see `single_copy`), nobody copies to a slot: inputs
+and outputs are worked on where they are, as those in segments. Each rank folds its share for those who get the result;
+in a broadcast the root writes a share of the data to each of the others, which meanwhile read the rest.
+
 Folds are in rank order, so that the result has the same bits on every rank whatever the way.
 
 Like the engine's, `run` holds no GIL and comes back where others keep it waiting; it yields the processor, as ranks may
@@ -24,6 +28,7 @@ from numba import carray, njit
 from hpcml.collectives.atomics import load_acquire, store_release
 from hpcml.collectives.giving_way import give_way
 from hpcml.collectives.native_call import call, int64_at
+from hpcml.collectives.shared.single_copy import transfer
 from hpcml.collectives.shared.streaming import stream
 
 # The state of a program, one int64 each.
@@ -34,27 +39,32 @@ from hpcml.collectives.shared.streaming import stream
     PEER,  # the rank whose flag is waited for
     TOLD,  # whether the places of all are known
     FREE,  # whether every giver's input is read where it is: then chunks need no epochs
-    DIRECT,  # whether all work on all others' memory
+    DIRECT,  # whether all fold straight into the others' memory: MAPPED, or PRIVATE (then blocks are handed over)
     OPEN,  # whether some rank's memory is in use by others, who say when they are done
     HOLDS,  # whether this rank's part is as long as the others take it to be
     CHANGED,  # whether some rank's was not: then nothing was moved
+    FAILED,  # whether a rank's memory could not be reached
     WORK,  # what to do with a chunk: see below
     RANK,
     SIZE,
     GIVER,  # the only rank with an input, or EVERYBODY
     GIVES,  # whether this rank has an input
-    TAKES,  # whether it gets a result
+    TAKER,  # the only rank that gets a result, or EVERYBODY
+    TAKES,  # whether this rank does
     FIRST,  # the ranks whose arrival it waits for: FIRST … LAST - 1
     LAST,
     NBYTES,  # of the array, where all have one of the same size
     CHUNK_BYTES,  # of the array, or of one rank's part
     CHUNKS,
     STREAMS,  # whether results are too large for the caches
-    SCRATCH,  # address of BLOCK bytes
+    REACHES,  # whether ranks work on each other's private memory
+    BLOCK,  # bytes folded at a time, where the system fetches them
+    SCRATCH,  # address of so many bytes
+    FETCHED,  # and of as many, for what comes from another's memory
     UNIT,  # shares of a chunk are multiples of so many bytes
     ITEM,  # bytes of an item
     TELLS,  # whether places are told: not where data are so few that they go with the flag
-    ALL_REDUCE,
+    FOLDS,  # whether whole arrays are folded, so that each rank could do a share for all
     INPUT,  # addresses
     OUTPUT,
     IN_SEGMENT,  # number of the segment that the input lies in (0: none), and where
@@ -77,13 +87,17 @@ from hpcml.collectives.shared.streaming import stream
     NAP,
     FOLD_KERNEL,
     FINISH_KERNEL,
-) = range(49)
-STATE = FINISH_KERNEL + 1
+    READ,  # process_vm_readv
+    WRITE,
+    VECTORS,  # address of four words, which they take
+) = range(57)
+STATE = VECTORS + 1
 
 # The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as
-# this rank sees it; and of an exchange, what this rank gives to it, and where in its input lies what this one gets.
-START, BYTES, IN_AT, OUT_AT, GIVEN_AT, GIVEN_BYTES, FROM = range(7)
-COLUMNS = 7
+# this rank sees it; of an exchange, what this rank gives to it, and where in its input lies what this one gets; its
+# process, and its memory, as it sees it.
+START, BYTES, IN_AT, OUT_AT, GIVEN_AT, GIVEN_BYTES, FROM, PROCESS, ITS_IN, ITS_OUT = range(10)
+COLUMNS = 10
 
 # What is done with a chunk.
 (
@@ -100,16 +114,19 @@ COLUMNS = 7
 ENTER, ARRIVALS, DECIDE, WORKING, SHARES, NEXT, LEAVE = range(7)  # phases
 
 EVERYBODY = -1
-DONE, STALLED, LOST = 0, -1, -2  # what `run` returns. LOST: a peer named a segment that is not known here
+MAPPED, PRIVATE = 1, 2
+# What `run` returns. LOST: a peer named a segment that is not known here; REFUSED: its memory cannot be reached.
+DONE, STALLED, LOST, REFUSED = 0, -1, -2, -3
 
 # An area: flags SHARED and DONE_WITH in a line of their own, then the buffers. A buffer: the arrival flag and, in the
 # same cache line, the place of the input, or data that fit; then slot and share.
 SHARED, DONE_WITH = 0, 8
 HEADER = 128  # bytes; caches fetch lines by twos
 LINE = 64
+NEAR = 16 << 10  # bytes folded at a time, so that they stay in the nearest cache
+WORDS = 8  # in that line: the flag, and the place
 OTHERWISE = 1 << 62  # in an arrival flag, beside the number of the epoch: the rank's part is of another length
 BESIDE_FLAG = 8  # where few data are: in the flag's cache line
-BLOCK = 16 << 10  # bytes folded at a time, so that they stay in the nearest cache
 
 
 @njit
@@ -150,9 +167,9 @@ def _enter(s, peers):
     s[EPOCH] += 1
     buffer = _buffer(s, s[RANK])
     if s[TELLS] and not s[TOLD]:
-        words = carray(int64_at(buffer), 6)
-        words[1:6] = s[IN_SEGMENT : IN_PLACE + 1]
-        gives = s[GIVES] and s[IN_SEGMENT] == 0
+        words = carray(int64_at(buffer), WORDS)
+        words[1:] = s[INPUT : IN_PLACE + 1]
+        gives = s[GIVES] and s[IN_SEGMENT] == 0 and not s[REACHES]
     else:
         gives = s[GIVES] and peers[s[RANK], IN_AT] == 0
     if gives and s[HOLDS]:
@@ -177,10 +194,10 @@ def _enter(s, peers):
 @njit
 def _place(s, rank, own, segment, offset):
     """The address here of memory of another's, 0 where it is in no segment; below 0 where the segment is not known."""
+    if rank == s[RANK] and (segment or s[REACHES]):
+        return own
     if segment == 0:
         return 0
-    if rank == s[RANK]:
-        return own
     rows = carray(int64_at(s[DIRECTORY]), (s[SEGMENTS], 2))
     low, high = 0, s[SEGMENTS]
     while low < high:
@@ -197,28 +214,31 @@ def _place(s, rank, own, segment, offset):
 @njit
 def _decide(s, peers):
     """All places are told: where to read, and which way to go. False if one is unknown."""
-    inputs = outputs = givers = held_back = 0
+    inputs = outputs = givers = held_back = 0  # in segments
     for peer in range(s[FIRST], s[LAST]):
-        words = carray(int64_at(_buffer(s, peer)), 6)
-        peers[peer, IN_AT] = _place(s, peer, s[INPUT], words[1], words[2])
-        peers[peer, OUT_AT] = _place(s, peer, s[OUTPUT], words[3], words[4])
+        words = carray(int64_at(_buffer(s, peer)), WORDS)
+        peers[peer, ITS_IN], peers[peer, ITS_OUT] = words[1], words[2]
+        peers[peer, IN_AT] = _place(s, peer, s[INPUT], words[3], words[4])
+        peers[peer, OUT_AT] = _place(s, peer, s[OUTPUT], words[5], words[6])
         if peers[peer, IN_AT] < 0 or peers[peer, OUT_AT] < 0:
             s[PEER] = peer
             return False
         if s[GIVER] == EVERYBODY or s[GIVER] == peer:
             givers += 1
-            inputs += words[1] != 0
-            outputs += words[3] != 0
-            held_back += words[1] != 0 and words[5] != 0
-    s[DIRECT] = s[ALL_REDUCE] and inputs == givers and outputs == givers
+            inputs += words[3] != 0
+            outputs += words[5] != 0
+            held_back += words[3] != 0 and words[7] != 0
+    if s[FOLDS]:
+        everywhere = s[TAKER] == EVERYBODY and inputs == givers and outputs == givers
+        s[DIRECT] = MAPPED if everywhere else PRIVATE if s[REACHES] else 0
     if held_back and not s[DIRECT]:
         # Inputs that are overwritten while others may still read them have to go through slots after all.
         for peer in range(s[SIZE]):
             peers[peer, IN_AT] = 0
         inputs = 0
         s[CHUNK] = -1
-    s[FREE] = inputs == givers and s[WORK] != FOLD_SHARES
-    s[OPEN] = inputs > 0
+    s[FREE] = (inputs == givers or s[REACHES]) and s[WORK] != FOLD_SHARES
+    s[OPEN] = inputs > 0 or s[REACHES]
     s[TOLD] = 1
     return True
 
@@ -232,9 +252,61 @@ def _source(s, peers, rank, at, within):
 
 
 @njit
+def _far(s, peers, rank):
+    """Whether that rank's input can only be read by the system."""
+    return s[REACHES] and peers[rank, IN_AT] == 0
+
+
+@njit
+def _read(s, peers, rank, at, dst, nbytes):
+    """Copy from that rank's input, which is far."""
+    if nbytes > 0 and not transfer(s[READ], s[VECTORS], peers[rank, PROCESS], dst, peers[rank, ITS_IN] + at, nbytes):
+        s[FAILED], s[PEER] = 1, rank
+
+
+@njit
+def _hand_over(s, peers, rank, at, src, nbytes):
+    """Copy to that rank's output from byte ``at`` on."""
+    if nbytes <= 0:
+        return
+    if rank == s[RANK]:
+        _deliver(s, s[OUTPUT] + at, src, nbytes)
+    elif peers[rank, OUT_AT]:
+        call(s[MEMMOVE], (peers[rank, OUT_AT] + at, src, nbytes))
+    elif not transfer(s[WRITE], s[VECTORS], peers[rank, PROCESS], src, peers[rank, ITS_OUT] + at, nbytes):
+        s[FAILED], s[PEER] = 1, rank
+
+
+@njit
+def _take(s, peers, rank, at, within, to, nbytes):
+    """Copy from that rank's input, from byte ``at`` on, to this rank's output from byte ``to`` on."""
+    if nbytes <= 0:
+        return
+    if _far(s, peers, rank):
+        _read(s, peers, rank, at, s[OUTPUT] + to, nbytes)
+    else:
+        _deliver(s, s[OUTPUT] + to, _source(s, peers, rank, at, within), nbytes)
+
+
+@njit
+def _operand(s, peers, rank, at, within, nbytes, scratch):
+    """As `_source`, in this rank's own memory: at ``scratch`` if need be."""
+    if not _far(s, peers, rank):
+        return _source(s, peers, rank, at, within)
+    _read(s, peers, rank, at, scratch, nbytes)
+    return scratch
+
+
+@njit
+def _block(s):
+    """How many bytes are folded at a time."""
+    return (s[BLOCK] if s[REACHES] and s[DIRECT] != MAPPED else NEAR) // s[UNIT] * s[UNIT]
+
+
+@njit
 def _fold(s, peers, dst, at, within, nbytes):
     """All ranks' inputs from byte ``at`` on, folded into ``dst``."""
-    block = BLOCK // s[UNIT] * s[UNIT]
+    block = _block(s)
     for begin in range(0, nbytes, block):
         n = min(block, nbytes - begin)
         _fold_block(s, peers, dst + begin, at + begin, within + begin, n)
@@ -246,7 +318,7 @@ def _fold_out(s, peers, dst, at, within, nbytes):
     if not s[STREAMS] or s[IN_PLACE]:  # in place, its lines were read just now
         _fold(s, peers, dst, at, within, nbytes)
         return
-    block = BLOCK // s[UNIT] * s[UNIT]
+    block = _block(s)
     for begin in range(0, nbytes, block):
         n = min(block, nbytes - begin)
         _fold_block(s, peers, s[SCRATCH], at + begin, within + begin, n)
@@ -256,14 +328,15 @@ def _fold_out(s, peers, dst, at, within, nbytes):
 @njit
 def _fold_block(s, peers, dst, at, within, nbytes):
     items = nbytes // s[ITEM]
-    a = _source(s, peers, 0, at, within)
+    a = _operand(s, peers, 0, at, within, nbytes, dst)
     if s[SIZE] == 1:
         call(s[MEMMOVE], (dst, a, nbytes))
     else:
-        b = _source(s, peers, 1, at, within)
+        b = _operand(s, peers, 1, at, within, nbytes, s[FETCHED])
         call(s[FOLD_KERNEL], (dst, a, b, items, np.int64(dst == a)))
     for peer in range(2, s[SIZE]):
-        call(s[FOLD_KERNEL], (dst, dst, _source(s, peers, peer, at, within), items, np.int64(1)))
+        b = _operand(s, peers, peer, at, within, nbytes, s[FETCHED])
+        call(s[FOLD_KERNEL], (dst, dst, b, items, np.int64(1)))
     if s[FINISH_KERNEL]:
         call(s[FINISH_KERNEL], (dst, dst, items, s[SIZE]))
 
@@ -279,13 +352,16 @@ def _share(s, nbytes, rank):
 def _work_directly(s, peers):
     """Fold one's share of the items from all inputs into all outputs, block by block."""
     begin, end = _share(s, s[NBYTES], s[RANK])
-    block = BLOCK // s[UNIT] * s[UNIT]
+    block, mapped = _block(s), s[DIRECT] == MAPPED
     for at in range(begin, end, block):
         n = min(block, end - at)
-        dst = peers[0, OUT_AT] + at
+        dst = peers[0, OUT_AT] + at if mapped else s[SCRATCH]
         _fold_block(s, peers, dst, at, 0, n)
-        for peer in range(1, s[SIZE]):
-            call(s[MEMMOVE], (peers[peer, OUT_AT] + at, dst, n))
+        if s[TAKER] != EVERYBODY:
+            _hand_over(s, peers, s[TAKER], at, dst, n)
+        else:
+            for peer in range(np.int64(mapped), s[SIZE]):
+                _hand_over(s, peers, peer, at, dst, n)
 
 
 @njit
@@ -314,30 +390,34 @@ def _work(s, peers):
         _fold_out(s, peers, s[OUTPUT] + at, peers[part, START] + at, part * length, n)
     elif work == COPY_ALL:
         n = min(length, s[NBYTES] - at)
-        if s[RANK] != s[GIVER] and n > 0:
-            _deliver(s, s[OUTPUT] + at, _source(s, peers, s[GIVER], at, 0), n)
+        read = n * (s[SIZE] - 1) // s[SIZE] // LINE * LINE if s[REACHES] else n  # the rest is written by the root
+        if s[RANK] != s[GIVER]:
+            _take(s, peers, s[GIVER], at, 0, at, read)
+        elif s[REACHES]:
+            for turn in range(1, s[SIZE]):
+                peer = (s[RANK] + turn) % s[SIZE]
+                _hand_over(s, peers, peer, at + read, s[INPUT] + at + read, n - read)
     elif work == COPY_PARTS:
-        if s[TAKES]:
-            for peer in range(s[SIZE]):
+        if s[TAKER] != EVERYBODY and s[REACHES]:
+            n = min(length, peers[s[RANK], BYTES] - at)
+            _hand_over(s, peers, s[TAKER], peers[s[RANK], START] + at, s[INPUT] + at, n)
+        elif s[TAKES]:
+            for turn in range(s[SIZE]):
+                peer = (s[RANK] + 1 + turn) % s[SIZE]  # everybody begins with another
                 n = min(length, peers[peer, BYTES] - at)
-                if n > 0:
-                    source = _source(s, peers, peer, at, 0)
-                    _deliver(s, s[OUTPUT] + peers[peer, START] + at, source, n)
+                _take(s, peers, peer, at, 0, peers[peer, START] + at, n)
     elif work == COPY_PART:
         part = s[RANK]
         n = min(length, peers[part, BYTES] - at)
-        if n > 0:
-            source = _source(s, peers, s[GIVER], peers[part, START] + at, part * length)
-            _deliver(s, s[OUTPUT] + at, source, n)
+        _take(s, peers, s[GIVER], peers[part, START] + at, part * length, at, n)
     elif work == EXCHANGE:
         for turn in range(s[SIZE]):
-            peer = (s[RANK] + turn) % s[SIZE]  # everybody begins with another
+            peer = (s[RANK] + turn) % s[SIZE]
             n = min(length, peers[peer, BYTES] - at)
-            if n > 0:
-                source = s[INPUT] + peers[peer, GIVEN_AT] + at
-                if peer != s[RANK]:
-                    source = _source(s, peers, peer, peers[peer, FROM] + at, s[RANK] * length)
-                _deliver(s, s[OUTPUT] + peers[peer, START] + at, source, n)
+            if peer != s[RANK]:
+                _take(s, peers, peer, peers[peer, FROM] + at, s[RANK] * length, peers[peer, START] + at, n)
+            elif n > 0:
+                _deliver(s, s[OUTPUT] + peers[peer, START] + at, s[INPUT] + peers[peer, GIVEN_AT] + at, n)
 
 
 @njit
@@ -355,7 +435,7 @@ def _collect(s):
 def run(address, patience):
     """Take part in the collective whose state is at ``address``; give up for now after ``patience`` polls of flags.
 
-    Returns `DONE`, `STALLED` (call again; ``state[PEER]`` is waited for), or `LOST`.
+    Returns `DONE`, `STALLED` (call again; ``state[PEER]`` is waited for), `LOST` or `REFUSED` (by ``state[PEER]``).
     """
     s = carray(int64_at(address), STATE)
     peers = carray(int64_at(s[PEERS]), (s[SIZE], COLUMNS))
@@ -386,6 +466,8 @@ def run(address, patience):
                     _raise(s, SHARED)
                     s[PEER] = 0
                     s[PHASE] = SHARES
+            if s[FAILED]:
+                return REFUSED
         elif phase == SHARES:
             if s[TAKES]:
                 if not _wait(s, s[SIZE], SHARED, patience):
@@ -394,7 +476,7 @@ def run(address, patience):
             s[PHASE] = NEXT
         elif phase == NEXT:
             s[CHUNK] += 1
-            s[PEER] = 0
+            s[PEER] = s[FIRST]
             if s[CHUNK] >= s[CHUNKS]:
                 if s[OPEN]:
                     _raise(s, DONE_WITH)
@@ -402,8 +484,8 @@ def run(address, patience):
             else:
                 s[PHASE] = WORKING if s[FREE] else ENTER
         else:
-            lent = s[DIRECT] or (s[GIVES] and peers[s[RANK], IN_AT] != 0)
-            if s[OPEN] and lent and not _wait(s, s[SIZE], DONE_WITH, patience):
+            lent = s[DIRECT] or s[REACHES] or (s[GIVES] and peers[s[RANK], IN_AT] != 0)
+            if s[OPEN] and lent and not _wait(s, s[LAST], DONE_WITH, patience):
                 return STALLED
             s[PHASE], s[CHUNK], s[TOLD], s[FREE], s[DIRECT], s[OPEN] = ENTER, 0, 0, 0, 0, 0
             peers[:, IN_AT] = 0
