@@ -118,6 +118,11 @@ def _simple(counts: Sequence[int]) -> bool:
 
 def _fits(out: Any, known: Known, x: np.ndarray) -> bool:
     """Whether ``out`` can take the result directly; where it cannot, the long way finds out why."""
-    if type(out) is not ndarray or out.shape != known.shape or out.dtype != x.dtype or not out.flags.carray:
+    if type(out) is not ndarray or out.shape != known.shape or out.dtype != x.dtype:
         return False
-    return known.binding.may_be_in_place if out is x else not np.may_share_memory(x, out)
+    flags = out.flags
+    if not flags.carray:
+        return False
+    if out is x:
+        return known.binding.may_be_in_place
+    return (flags.owndata and x.flags.owndata) or not np.may_share_memory(x, out)  # the last takes a while

@@ -88,10 +88,13 @@ class Binding:
             self.run(source, target)
             return True
         program: Any = self.program(False)  # the flags with which ranks arrive can tell
-        program.holds = holds
-        try:
-            self.run(source, target)
+        if holds:
+            program.run(source, target)
             return program.held
+        program.holds = False
+        try:
+            program.run(source, target)
+            return False
         finally:
             program.holds = True
 

@@ -190,6 +190,13 @@ class Compiled(Part):
         if self._pending:
             self._wait_long()
 
+    def run(self, source: np.ndarray, target: np.ndarray) -> None:
+        self.bind(source, target)
+        self.start(FIRST_LOOK if under_way() else LOOK_AROUND)
+        if self._pending:
+            self._wait_long()
+        self.release()
+
     def _wait_long(self) -> None:
         """Control comes back from the engine now and then, so that Ctrl-C is heard, and alarms of other ranks."""
         if self._place != FULL:

@@ -115,7 +115,7 @@ class Shared(Part):
             state[p.VECTORS] = self._vectors.ctypes.data
             state[p.READ], state[p.WRITE] = libc_address("process_vm_readv"), libc_address("process_vm_writev")
             self._peers[:, p.PROCESS] = [channel.machine.process_ids[r] for r in ranks]
-        state[p.TELLS] = self._tells = nbytes > FEW
+        state[p.TELLS] = nbytes > FEW
         state[p.FOLDS] = collective in ("allreduce", "reduce") and (reaches or collective == "allreduce")
         state[p.HOLDS] = 1
         state[p.SPINS], state[p.POLLS_PER_NAP] = pace(size, SPINS)
@@ -125,12 +125,16 @@ class Shared(Part):
         if self._kernels is not None:
             state[p.FOLD_KERNEL], state[p.FINISH_KERNEL] = self._kernels.fold, self._kernels.finish
         self._enter_room(channel, shape, said)
-        self._overwrites = op is not None  # where input and output are one array
+        state[p.OVERWRITES] = op is not None
+        self._tells_places = bool(state[p.TELLS]) and size > 1
+        if size == 1:
+            state[p.IN_SEGMENT] = state[p.OUT_SEGMENT] = -1  # one's own memory needs no number
         self._members = frozenset(channel.processes[r] for r in ranks)
         self._segments = segments()
         self._channel, self._tag = channel, tag
         self._number = self._pending = 0
         self._address = state.ctypes.data
+        self._begin: Callable[[int, int, int, int], int] = undispatched(p.begin)
         self._run: Callable[[int, int], int] = undispatched(p.run)
         self._words = state.data  # quicker than the array where one number is set
         self._in_segments = False  # whether the input or the output of the last run was
@@ -140,7 +144,7 @@ class Shared(Part):
     def _enter_room(self, channel: Channel, shape: Shape, said: str) -> None:
         """Make the memory of this binding; all ranks have it mapped for as long as they have the binding."""
         state = self._state
-        small = shape.slot + p.BESIDE_FLAG <= p.LINE and not self._tells
+        small = shape.slot + p.BESIDE_FLAG <= p.LINE and not state[p.TELLS]
         slot = p.BESIDE_FLAG if small else p.LINE
         share = _up(slot + shape.slot, p.LINE)
         buffer = _up(share + shape.share, p.HEADER)
@@ -152,25 +156,23 @@ class Shared(Part):
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
         self._arrays = source, target  # kept alive until they are released
-        words = self._words
-        words[p.INPUT] = at = MPI.Get_address(source)
-        words[p.OUTPUT] = to = MPI.Get_address(target)
-        if not self._tells:
-            return
-        words[p.IN_PLACE] = self._overwrites and source is target
         found = self._segments
-        if len(self._ranks) == 1:
-            words[p.IN_SEGMENT] = words[p.OUT_SEGMENT] = -1  # one's own memory needs no number
-            return
-        if found.own or self._in_segments:
-            words[p.IN_SEGMENT], words[p.IN_OFFSET] = found.find(at, source.nbytes, self._members)
-            words[p.OUT_SEGMENT], words[p.OUT_OFFSET] = found.find(to, target.nbytes, self._members)
-            if words[p.IN_PLACE] and words[p.OUT_SEGMENT] == NOWHERE:
-                words[p.IN_SEGMENT] = NOWHERE
-            self._in_segments = words[p.IN_SEGMENT] != NOWHERE or words[p.OUT_SEGMENT] != NOWHERE
+        if self._tells_places and (found.own or self._in_segments):
+            self._place(source, target)
         if found.directory is not self._directory:
             self._directory = found.directory
+            words = self._words
             words[p.DIRECTORY], words[p.SEGMENTS] = self._directory.ctypes.data, len(self._directory)
+
+    def _place(self, source: np.ndarray, target: np.ndarray) -> None:
+        """Say where in segments the arrays lie, if they do."""
+        words, found = self._words, self._segments
+        at, to = MPI.Get_address(source), MPI.Get_address(target)
+        words[p.IN_SEGMENT], words[p.IN_OFFSET] = found.find(at, source.nbytes, self._members)
+        words[p.OUT_SEGMENT], words[p.OUT_OFFSET] = found.find(to, target.nbytes, self._members)
+        if words[p.OVERWRITES] and at == to and words[p.OUT_SEGMENT] == NOWHERE:
+            words[p.IN_SEGMENT] = NOWHERE
+        self._in_segments = words[p.IN_SEGMENT] != NOWHERE or words[p.OUT_SEGMENT] != NOWHERE
 
     @property
     def holds(self) -> bool:
@@ -189,7 +191,7 @@ class Shared(Part):
     def release(self) -> None:
         self._arrays = ()
 
-    def start(self) -> None:
+    def start(self, patience: int = FIRST_LOOK) -> None:
         if self._pending:
             raise CommunicationError(
                 "this collective was interrupted or failed before, when only some ranks had done their part: end the "
@@ -197,7 +199,8 @@ class Shared(Part):
             )
         self._pending = INTERRUPTED  # what stays if an exception comes from a signal between here and the next line
         self._number = self._channel.number
-        self._pending = self._run(self._address, FIRST_LOOK)
+        source, target = self._arrays
+        self._pending = self._begin(self._address, id(source), id(target), patience)
         if self._pending:
             under_way().add(self)
 
@@ -210,10 +213,10 @@ class Shared(Part):
 
     def run(self, source: np.ndarray, target: np.ndarray) -> None:
         self.bind(source, target)
-        self.start()
+        self.start(FIRST_LOOK if under_way() else LOOK_AROUND)
         if self._pending or self._failed:
             self.wait()
-        self._arrays = ()
+        self.release()
 
     def launch(self, tag: int) -> None:
         """The same as `start`; nobody else drives it."""

@@ -27,7 +27,7 @@ from numba import carray, njit
 
 from hpcml.collectives.atomics import load_acquire, store_release
 from hpcml.collectives.giving_way import give_way
-from hpcml.collectives.native_call import call, int64_at
+from hpcml.collectives.native_call import call, data_of, int64_at
 from hpcml.collectives.shared.single_copy import transfer
 from hpcml.collectives.shared.streaming import stream
 
@@ -72,6 +72,7 @@ from hpcml.collectives.shared.streaming import stream
     OUT_SEGMENT,
     OUT_OFFSET,
     IN_PLACE,
+    OVERWRITES,  # whether the output may be the input
     AREAS,  # address of the room
     AREA_BYTES,
     BUFFER_BYTES,
@@ -90,7 +91,7 @@ from hpcml.collectives.shared.streaming import stream
     READ,  # process_vm_readv
     WRITE,
     VECTORS,  # address of four words, which they take
-) = range(57)
+) = range(58)
 STATE = VECTORS + 1
 
 # The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as
@@ -490,3 +491,12 @@ def run(address, patience):
             s[PHASE], s[CHUNK], s[TOLD], s[FREE], s[DIRECT], s[OPEN] = ENTER, 0, 0, 0, 0, 0
             peers[:, IN_AT] = 0
             return DONE
+
+
+@njit("int64(int64, int64, int64, int64)", nogil=True, cache=True)
+def begin(address, source, target, patience):
+    """As `run`, from the start, on NumPy arrays: ``source`` and ``target`` are where these objects are."""
+    s = carray(int64_at(address), STATE)
+    s[INPUT], s[OUTPUT] = data_of(source), data_of(target)
+    s[IN_PLACE] = s[OVERWRITES] and s[INPUT] == s[OUTPUT]
+    return run(address, patience)
