@@ -32,8 +32,8 @@ SPINS = 5000  # polls before the processor is offered to others
 
 CHUNK = 128 << 10  # bytes of a slot: two fit in a second-level cache beside what is read
 FEW = 4 << 10  # bytes up to which an input is copied wherever it lies: looking that up would take longer
-# Bytes of an array from which on ranks work on each other's memory, where they can: from here on the second copy takes
-# longer than the system takes to find the pages.
+# Bytes of an array from which on two ranks work on each other's memory, where they can: from here on the second copy
+# takes longer than the system takes to find the pages. More ranks: times (p/2)², as there are as many pairs.
 REACHING = {
     "allreduce": 256 << 10,
     "reduce_scatter": 1 << 20,
@@ -48,7 +48,7 @@ LONG_CHUNK = 64 << 20  # bytes of a chunk then
 LONG_STREAM = 8 << 20  # and of an array from which on results go around the caches
 LONG_BLOCK = 256 << 10  # bytes folded at a time, where each takes a system call: they stay in the second nearest cache
 STREAM = 32 << 20  # bytes of an array from which on results go around the caches, as they would not stay there
-FOLD_ALL_READS = 32 << 10  # bytes beyond two inputs that a rank rather reads itself than wait once more for others
+FOLD_ALL = 32 << 10  # bytes up to which two ranks fold all of an array each rather than wait once more; more: by 1/p²
 
 
 class Shape(NamedTuple):
@@ -87,7 +87,7 @@ class Shared(Part):
         unit = math.lcm(p.LINE, item) if op is not None else p.LINE
         nbytes = sum(counts) * item
         reaches = bool(channel.machine.process_ids and size > 1 and nbytes > FEW)
-        reaches = reaches and nbytes >= REACHING.get(collective, math.inf)
+        reaches = reaches and 4 * nbytes >= size**2 * REACHING.get(collective, math.inf)
         shape = _shape(collective, nbytes, max(counts) * item, size, unit, reaches)
         self._kernels: Kernels | None = None if op is None else kernels(op, dtype)
         self._failed: list[BaseException] = [] if self._kernels is None else self._kernels.failed
@@ -321,7 +321,7 @@ def _in_slots(collective: str, nbytes: int, longest: int, size: int, unit: int, 
     chunks = _pieces(nbytes, chunk)
     if collective == "broadcast":
         return Shape(p.COPY_ALL, chunk, 0, chunk, chunks)
-    if (size - 2) * chunk <= FOLD_ALL_READS:
+    if size**2 * nbytes <= 4 * FOLD_ALL:
         return Shape(p.FOLD_ALL, chunk, 0, chunk, chunks)
     return Shape(p.FOLD_SHARES, chunk, _up(-(-chunk // size), unit), chunk, chunks)
 

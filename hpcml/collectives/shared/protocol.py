@@ -163,6 +163,13 @@ def _raise(s, flag):
 
 
 @njit
+def _share(s, nbytes, rank):
+    """The share of that rank in ``nbytes``: where it begins and ends. Shares are even, and of whole cache lines."""
+    width = -(-nbytes // (s[SIZE] * s[UNIT])) * s[UNIT]
+    return min(rank * width, nbytes), min((rank + 1) * width, nbytes)
+
+
+@njit
 def _enter(s, peers):
     """Begin an epoch: give the chunk, and the place where the input lies."""
     s[EPOCH] += 1
@@ -185,6 +192,11 @@ def _enter(s, peers):
                 n = min(length, peers[peer, GIVEN_BYTES] - at)
                 if n > 0 and peer != s[RANK]:
                     call(s[MEMMOVE], (slot + peer * length, s[INPUT] + peers[peer, GIVEN_AT] + at, n))
+        elif s[WORK] == FOLD_SHARES:  # all but this rank's share
+            n = min(length, s[NBYTES] - at)
+            begin, end = _share(s, n, s[RANK])
+            call(s[MEMMOVE], (slot, s[INPUT] + at, begin))
+            call(s[MEMMOVE], (slot + end, s[INPUT] + at + end, n - end))
         else:
             n = min(length, (peers[s[RANK], BYTES] if s[WORK] == COPY_PARTS else s[NBYTES]) - at)
             if n > 0:
@@ -249,6 +261,8 @@ def _source(s, peers, rank, at, within):
     """Where to read that rank's input from byte ``at`` on, which is at ``within`` in the slot of this epoch."""
     if peers[rank, IN_AT]:
         return peers[rank, IN_AT] + at
+    if rank == s[RANK] and s[WORK] == FOLD_SHARES:
+        return s[INPUT] + at
     return _buffer(s, rank) + s[SLOT] + within
 
 
@@ -340,13 +354,6 @@ def _fold_block(s, peers, dst, at, within, nbytes):
         call(s[FOLD_KERNEL], (dst, dst, b, items, np.int64(1)))
     if s[FINISH_KERNEL]:
         call(s[FINISH_KERNEL], (dst, dst, items, s[SIZE]))
-
-
-@njit
-def _share(s, nbytes, rank):
-    """The share of that rank in ``nbytes``: where it begins and ends. Shares are even, and of whole cache lines."""
-    width = -(-nbytes // (s[SIZE] * s[UNIT])) * s[UNIT]
-    return min(rank * width, nbytes), min((rank + 1) * width, nbytes)
 
 
 @njit
