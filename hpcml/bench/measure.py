@@ -2,7 +2,8 @@
 
 A timing is the mean over a batch of calls, of the slowest rank. Batches are long enough for the clock; the candidates
 take turns, so that a machine that drifts drifts for all of them. They work on the same arrays, but for the results of
-those that allocate them; a call that is not timed comes before each batch, so that no one finds colder caches.
+those that allocate them and of arrays that all ranks see; some calls that are not timed come before each batch, so that
+no one finds colder caches.
 
 From 16 KiB on the input is written anew before each call, as it is in a program that has something new to say, and what
 the writing takes by itself is subtracted. With an input that stays, a rank would read what it read before out of its
@@ -28,6 +29,7 @@ from hpcml.collectives.ops import check_dtype, find
 from hpcml.collectives.shared import NAME as SHARED
 
 BATCH_SECONDS = 6e-3
+WARMING = 3  # calls before a batch
 FRESH = 16 << 10  # bytes from which on input is written anew before each call; below, before each batch
 SETTLED = 256 << 10  # bytes from which on what is far behind at one size is taken to be so at larger ones
 
@@ -164,8 +166,9 @@ def _time(row: Candidate, calls: int, data: Data) -> float:
     call, refresh = row.call, row.refresh
     fresh = data.nbytes >= FRESH
     with row.held():
-        refresh()
-        call()
+        for _ in range(WARMING):
+            refresh()
+            call()
         data.comm.Barrier()
         start = perf_counter()
         if fresh:

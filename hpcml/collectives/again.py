@@ -18,7 +18,6 @@ from hpcml.collectives.arrays import as_array, packed
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.checks import plain
 from hpcml.collectives.shared import NAME as SHARED
-from hpcml.collectives.shared import WORTHWHILE
 from hpcml.collectives.structure import is_structure
 
 
@@ -48,7 +47,7 @@ def again(
         return NEW
     if not (op is None or type(op) is str) or not (counts is None or _simple(counts)):
         return NEW
-    placed = x.nbytes >= WORTHWHILE and in_shared_memory(channel, x, algorithm)
+    placed = channel.looks_at_places and in_shared_memory(channel, x, algorithm)
     rows = None if counts is None else tuple(counts)
     known = channel.find((collective, algorithm, op, x.dtype, x.shape, root, rows, SHARED if placed else True))
     if known is None or not x.flags.c_contiguous:

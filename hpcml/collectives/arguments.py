@@ -130,7 +130,8 @@ def in_shared_memory(channel: Channel, x: np.ndarray, algorithm: str) -> bool:
 
     Then it is part of what all ranks agree on.
     """
-    return algorithm == "auto" and x.nbytes >= shared.WORTHWHILE and segments().hold(x, channel.members)
+    wanted = algorithm == "auto" and channel.looks_at_places
+    return wanted and x.nbytes >= shared.WORTHWHILE and segments().hold(x, channel.members)
 
 
 def parts(

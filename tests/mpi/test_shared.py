@@ -271,11 +271,16 @@ def test_auto_takes_it_where_it_was_measured_to_be_the_fastest(comm):
         assert chosen(where, "allreduce", "auto", OPS["sum"], np.dtype("f4"), 8, waits).algorithm == expected
 
 
-def test_where_some_ranks_pass_shared_arrays_and_some_do_not_auto_says_so(comm):
+def test_where_some_ranks_pass_shared_arrays_and_some_do_not_auto_takes_them_or_says_so(comm, monkeypatch):
+    """It says so where its choice depends on the place: with a tuning table, or where memory cannot be reached."""
     if comm.size == 1:
         pytest.skip("needs two ranks")
     n = 10_000 + comm.size
     x = placed(n, "shared" if comm.rank else "ordinary")
+    x[:] = mine(comm.rank, n)
+    monkeypatch.setattr(channel_of(comm), "looks_at_places", False)
+    same(hc.allreduce(x), total(comm.size, n))
+    monkeypatch.setattr(channel_of(comm), "looks_at_places", True)
     with pytest.raises(hc.MismatchError, match=r"rank 0: allreduce\(float64\[\d+\], .*in shared memory"):
         hc.allreduce(x)
 

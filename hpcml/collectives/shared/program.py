@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from mpi4py import MPI
 
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
@@ -45,7 +44,7 @@ REACHING = {
     "alltoall": 1 << 20,
 }
 LONG_CHUNK = 64 << 20  # bytes of a chunk then
-LONG_STREAM = 8 << 20  # and of an array from which on results go around the caches
+LONG_STREAM = 8 << 20  # and of an array from which on results go around the caches, but for what is in place
 LONG_BLOCK = 256 << 10  # bytes folded at a time, where each takes a system call: they stay in the second nearest cache
 STREAM = 32 << 20  # bytes of an array from which on results go around the caches, as they would not stay there
 FOLD_ALL = 32 << 10  # bytes up to which two ranks fold all of an array each rather than wait once more; more: by 1/p²
@@ -104,7 +103,8 @@ class Shared(Part):
         only_root = gives_alone and rank != root
         state[p.FIRST], state[p.LAST] = (root, root + 1) if only_root else (0, size)
         state[p.NBYTES], state[p.UNIT], state[p.ITEM] = nbytes, unit, item
-        state[p.STREAMS] = nbytes // (size if collective == "alltoall" else 1) >= (LONG_STREAM if reaches else STREAM)
+        large = STREAM if collective == "broadcast" or not reaches else LONG_STREAM
+        state[p.STREAMS] = nbytes // (size if collective == "alltoall" else 1) >= large
         state[p.REACHES] = reaches
         state[p.BLOCK] = block = LONG_BLOCK if reaches else p.NEAR
         self._scratch = np.empty(2 * block if state[p.STREAMS] or reaches else 0, np.uint8)
@@ -126,7 +126,7 @@ class Shared(Part):
             state[p.FOLD_KERNEL], state[p.FINISH_KERNEL] = self._kernels.fold, self._kernels.finish
         self._enter_room(channel, shape, said)
         state[p.OVERWRITES] = op is not None
-        self._tells_places = bool(state[p.TELLS]) and size > 1
+        state[p.FINDS], state[p.BOUNDS] = state[p.TELLS] and size > 1, segments().bounds.ctypes.data
         if size == 1:
             state[p.IN_SEGMENT] = state[p.OUT_SEGMENT] = -1  # one's own memory needs no number
         self._members = frozenset(channel.processes[r] for r in ranks)
@@ -137,7 +137,6 @@ class Shared(Part):
         self._begin: Callable[[int, int, int, int], int] = undispatched(p.begin)
         self._run: Callable[[int, int], int] = undispatched(p.run)
         self._words = state.data  # quicker than the array where one number is set
-        self._in_segments = False  # whether the input or the output of the last run was
         self._directory: np.ndarray | None = None
         self._arrays: tuple = ()
 
@@ -156,23 +155,18 @@ class Shared(Part):
 
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
         self._arrays = source, target  # kept alive until they are released
-        found = self._segments
-        if self._tells_places and (found.own or self._in_segments):
-            self._place(source, target)
-        if found.directory is not self._directory:
-            self._directory = found.directory
+        if self._segments.directory is not self._directory:
+            self._directory = self._segments.directory
             words = self._words
             words[p.DIRECTORY], words[p.SEGMENTS] = self._directory.ctypes.data, len(self._directory)
 
     def _place(self, source: np.ndarray, target: np.ndarray) -> None:
         """Say where in segments the arrays lie, if they do."""
-        words, found = self._words, self._segments
-        at, to = MPI.Get_address(source), MPI.Get_address(target)
-        words[p.IN_SEGMENT], words[p.IN_OFFSET] = found.find(at, source.nbytes, self._members)
-        words[p.OUT_SEGMENT], words[p.OUT_OFFSET] = found.find(to, target.nbytes, self._members)
-        if words[p.OVERWRITES] and at == to and words[p.OUT_SEGMENT] == NOWHERE:
+        words, find = self._words, self._segments.find
+        words[p.IN_SEGMENT], words[p.IN_OFFSET] = find(words[p.INPUT], source.nbytes, self._members)
+        words[p.OUT_SEGMENT], words[p.OUT_OFFSET] = find(words[p.OUTPUT], target.nbytes, self._members)
+        if words[p.IN_PLACE] and words[p.OUT_SEGMENT] == NOWHERE:
             words[p.IN_SEGMENT] = NOWHERE
-        self._in_segments = words[p.IN_SEGMENT] != NOWHERE or words[p.OUT_SEGMENT] != NOWHERE
 
     @property
     def holds(self) -> bool:
@@ -201,6 +195,9 @@ class Shared(Part):
         self._number = self._channel.number
         source, target = self._arrays
         self._pending = self._begin(self._address, id(source), id(target), patience)
+        if self._pending == p.UNPLACED:
+            self._place(source, target)
+            self._pending = self._run(self._address, patience)
         if self._pending:
             under_way().add(self)
 

@@ -64,6 +64,8 @@ from hpcml.collectives.shared.streaming import stream
     UNIT,  # shares of a chunk are multiples of so many bytes
     ITEM,  # bytes of an item
     TELLS,  # whether places are told: not where data are so few that they go with the flag
+    FINDS,  # whether they have to be found for that
+    BOUNDS,  # address of two words: own segments lie between these
     FOLDS,  # whether whole arrays are folded, so that each rank could do a share for all
     INPUT,  # addresses
     OUTPUT,
@@ -91,7 +93,7 @@ from hpcml.collectives.shared.streaming import stream
     READ,  # process_vm_readv
     WRITE,
     VECTORS,  # address of four words, which they take
-) = range(58)
+) = range(60)
 STATE = VECTORS + 1
 
 # The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as
@@ -118,6 +120,7 @@ EVERYBODY = -1
 MAPPED, PRIVATE = 1, 2
 # What `run` returns. LOST: a peer named a segment that is not known here; REFUSED: its memory cannot be reached.
 DONE, STALLED, LOST, REFUSED = 0, -1, -2, -3
+UNPLACED = -4  # what `begin` returns where an array may lie in a segment, which is to be found; then call `run`
 
 # An area: flags SHARED and DONE_WITH in a line of their own, then the buffers. A buffer: the arrival flag and, in the
 # same cache line, the place of the input, or data that fit; then slot and share.
@@ -284,7 +287,7 @@ def _hand_over(s, peers, rank, at, src, nbytes):
     """Copy to that rank's output from byte ``at`` on."""
     if nbytes <= 0:
         return
-    if rank == s[RANK]:
+    if rank == s[RANK] and s[DIRECT] != MAPPED:  # there its lines were read just now
         _deliver(s, s[OUTPUT] + at, src, nbytes)
     elif peers[rank, OUT_AT]:
         call(s[MEMMOVE], (peers[rank, OUT_AT] + at, src, nbytes))
@@ -506,4 +509,9 @@ def begin(address, source, target, patience):
     s = carray(int64_at(address), STATE)
     s[INPUT], s[OUTPUT] = data_of(source), data_of(target)
     s[IN_PLACE] = s[OVERWRITES] and s[INPUT] == s[OUTPUT]
+    if s[FINDS]:
+        bounds = carray(int64_at(s[BOUNDS]), 2)
+        if bounds[0] <= s[INPUT] < bounds[1] or bounds[0] <= s[OUTPUT] < bounds[1]:
+            return UNPLACED
+        s[IN_SEGMENT] = s[OUT_SEGMENT] = 0
     return run(address, patience)

@@ -42,6 +42,7 @@ class Segments:
         self._made = 0
         self.own: dict[int, Segment] = {}
         self._sorted: tuple[list[int], list[Segment]] = [], []
+        self.bounds = np.zeros(2, np.int64)  # all own ones lie between these; always the same memory
         self._theirs: dict[int, Mapping] = {}
         self.directory = np.zeros((0, 2), np.int64)  # number, address here; of the neighbours' segments, in order
 
@@ -98,6 +99,7 @@ class Segments:
     def _sort(self) -> None:
         segments = sorted(list(self.own.values()))  # a list first: `_end` may run at any time
         self._sorted = [segment.start for segment in segments], segments
+        self.bounds[:] = (segments[0].start, segments[-1].end) if segments else 0
 
 
 @functools.cache
