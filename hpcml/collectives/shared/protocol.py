@@ -363,15 +363,18 @@ def _fold_block(s, peers, dst, at, within, nbytes):
 def _work_directly(s, peers):
     """Fold one's share of the items from all inputs into all outputs, block by block."""
     begin, end = _share(s, s[NBYTES], s[RANK])
-    block, mapped = _block(s), s[DIRECT] == MAPPED
+    block = _block(s)
+    first = -1  # whose output the folded items are in, before they are handed to the others
+    if s[DIRECT] == MAPPED:
+        first = 0
+    elif s[TAKES] and not s[IN_PLACE] and not s[STREAMS]:
+        first = s[RANK]
     for at in range(begin, end, block):
         n = min(block, end - at)
-        dst = peers[0, OUT_AT] + at if mapped else s[SCRATCH]
+        dst = s[SCRATCH] if first < 0 else s[OUTPUT] + at if first == s[RANK] else peers[first, OUT_AT] + at
         _fold_block(s, peers, dst, at, 0, n)
-        if s[TAKER] != EVERYBODY:
-            _hand_over(s, peers, s[TAKER], at, dst, n)
-        else:
-            for peer in range(np.int64(mapped), s[SIZE]):
+        for peer in range(s[SIZE]):
+            if peer != first and (s[TAKER] == EVERYBODY or s[TAKER] == peer):
                 _hand_over(s, peers, peer, at, dst, n)
 
 
