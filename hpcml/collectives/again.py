@@ -81,8 +81,11 @@ def parts_again(
     whether they are. So each rank that knows of that call comes here with its part, and goes the long way with the
     others where they are not: one that went there alone would wait for ever, as its words are those of the others.
     """
-    root = plain(root)
-    if not isinstance(algorithm, str) or type(root) is not int or not (counts is None or _simple(counts)):
+    if type(root) is not int:
+        root = plain(root)
+        if type(root) is not int:
+            return NEW
+    if not isinstance(algorithm, str) or not (counts is None or _simple(counts)):
         return NEW
     if type(part) is not ndarray or part.ndim == 0:
         if is_structure(part):

@@ -87,7 +87,7 @@ class Binding:
                 return False
             self.run(source, target)
             return True
-        program: Any = self.program(False)  # the flags with which ranks arrive can tell
+        program: Any = self._programs.get(False) or self.program(False)  # the flags with which ranks arrive can tell
         if holds:
             program.run(source, target)
             return program.held
