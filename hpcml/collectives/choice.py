@@ -19,8 +19,9 @@ ONE_WAY = 1 << 10  # bytes below which a root need not wait for others where the
 LARGE_PARTS = 8 << 20  # bytes from which a scatter is faster by messages
 PAIRS = 2 << 20, 16 << 20  # bytes between which two ranks do better by messages
 SEGMENT = 512 << 10  # bytes of a segment: long enough for the transport, short enough to be folded in the L2 cache
-# Between nodes a segment is short, so that it goes out without asking the receiver first (rendezvous), which costs TCP
-# links up to half their rate; but it takes this many times longer than the processor's work for a message.
+# Over TCP a segment is short, so that it goes out without asking the receiver first (rendezvous), which costs up to half
+# the rate. On faster links it takes this many times longer than the processor's work for a message.
+TCP = 1e-5  # seconds of latency; what is faster is no TCP
 EAGER_SEGMENT = 32 << 10
 OVERHEADS = 20
 MOST_SEGMENTS = 256
@@ -73,7 +74,9 @@ def segments(machine: Machine, collective: str, name: str, nbytes: int) -> int:
     shortest = SEGMENT
     if machine.network is not None:
         link = machine.network.between
-        shortest = max(EAGER_SEGMENT, int(OVERHEADS * link.further() / link.beta))
+        shortest = EAGER_SEGMENT
+        if link.alpha < TCP:
+            shortest = max(shortest, int(OVERHEADS * link.further() / link.beta))
     return max(1, min(MOST_SEGMENTS, nbytes // row.blocks(machine.size, 1) // shortest))
 
 

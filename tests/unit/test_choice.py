@@ -40,6 +40,12 @@ def test_the_rule_on_one_node(collective, size, nbytes, expected):
     assert choose(ONE_NODE[size], collective, nbytes, anything).algorithm == expected
 
 
+def test_where_ranks_reach_each_others_memory_it_is_always_shared():
+    for size, collective, nbytes in ((2, "allreduce", 4 << 20), (2, "scatter", 64 << 20), (4, "alltoall", 1 << 20)):
+        machine = replace(ONE_NODE[size], process_ids=tuple(range(1, size + 1)))
+        assert choose(machine, collective, nbytes, anything).algorithm == "shared"
+
+
 def test_what_is_not_allowed_is_not_taken():
     for collective in ("allreduce", "broadcast", "allgather", "reduce_scatter", "gather", "scatter", "barrier"):
         assert choose(ONE_NODE[4], collective, 1 << 20, messages).algorithm != "shared"
@@ -53,6 +59,15 @@ def test_between_nodes_large_arrays_go_round_in_short_segments():
         assert taken.algorithm == expected and taken.seconds is not None
         assert taken.segments > 1
     assert (8 << 20) // 4 // segments(FOUR_HOSTS, "allreduce", "ring", 8 << 20) >= EAGER_SEGMENT
+
+
+def test_over_tcp_segments_are_short_however_long_a_message_takes():
+    slow, fast = Level(330e-6, 1 / 58e6, 83e-6), Level(1.5e-6, 8e-11, 3e-7)
+    sizes = []
+    for link in (slow, fast):
+        machine = Machine("mpi-1.0", tuple(range(8)), Network(link), None)
+        sizes.append((4 << 20) // segments(machine, "broadcast", "chain", 4 << 20))
+    assert sizes[0] == EAGER_SEGMENT and 2 * EAGER_SEGMENT < sizes[1] < 4 * EAGER_SEGMENT
 
 
 def test_between_nodes_small_arrays_take_few_rounds():
