@@ -19,8 +19,8 @@ ONE_WAY = 1 << 10  # bytes below which a root need not wait for others where the
 LARGE_PARTS = 8 << 20  # bytes from which a scatter is faster by messages
 PAIRS = 2 << 20, 16 << 20  # bytes between which two ranks do better by messages
 SEGMENT = 512 << 10  # bytes of a segment: long enough for the transport, short enough to be folded in the L2 cache
-# Over TCP a segment is short, so that it goes out without asking the receiver first (rendezvous), which costs up to half
-# the rate. On faster links it takes this many times longer than the processor's work for a message.
+# Over TCP a segment is short, so that it goes out without asking the receiver first (rendezvous), which costs up to
+# half the rate. On faster links it takes this many times longer than the processor's work for a message.
 TCP = 1e-5  # seconds of latency; what is faster is no TCP
 EAGER_SEGMENT = 32 << 10
 OVERHEADS = 20
