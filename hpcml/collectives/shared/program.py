@@ -40,8 +40,8 @@ REACHING = {
     "reduce": 1 << 20,
     "scatter": 1 << 20,
     "gather": 1 << 20,
-    "allgather": 1 << 20,
-    "alltoall": 1 << 20,
+    "allgather": 256 << 10,
+    "alltoall": 256 << 10,
 }
 LONG_CHUNK = 64 << 20  # bytes of a chunk then
 LONG_STREAM = 8 << 20  # and of an array from which on results go around the caches, but for what is in place
@@ -283,6 +283,7 @@ def _peers(collective: str, parts: np.ndarray, rank: int, size: int) -> np.ndarr
         parts = parts.reshape(size, size)
         peers[:, p.GIVEN_BYTES], peers[:, p.GIVEN_AT] = parts[rank], _starts(parts[rank])
         peers[:, p.FROM] = [_starts(given)[rank] for given in parts]
+        peers[:, p.TO] = [_starts(taken)[rank] for taken in parts.T]
         parts = parts[:, rank]
     if len(parts) == size:
         peers[:, p.BYTES], peers[:, p.START] = parts, _starts(parts)

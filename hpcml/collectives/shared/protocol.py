@@ -11,8 +11,9 @@ read there. It leaves when all have raised their ``DONE`` flag. In an all-reduce
 in segments, each rank folds its share of the items from all inputs straight into all outputs.
 
 Where data are many and the ranks reach each other's private memory (see `single_copy`), nobody copies to a slot: inputs
-and outputs are worked on where they are, as those in segments. Each rank folds its share for those who get the result;
-in a broadcast the root writes a share of the data to each of the others, which meanwhile read the rest.
+and outputs are worked on where they are, as those in segments. Each rank folds its share for those who get the result,
+and writes its part to them, which it has in its caches; in a broadcast the root writes a share of the data to each of
+the others, which meanwhile read the rest.
 
 Folds are in rank order, so that the result has the same bits on every rank whatever the way.
 
@@ -97,10 +98,10 @@ from hpcml.collectives.shared.streaming import stream
 STATE = VECTORS + 1
 
 # The table of ranks: its part in the whole array (what comes from it, in the output of an exchange); its memory, as
-# this rank sees it; of an exchange, what this rank gives to it, and where in its input lies what this one gets; its
-# process, and its memory, as it sees it.
-START, BYTES, IN_AT, OUT_AT, GIVEN_AT, GIVEN_BYTES, FROM, PROCESS, ITS_IN, ITS_OUT = range(10)
-COLUMNS = 10
+# this rank sees it; of an exchange, what this rank gives to it, where in its input lies what this one gets, and where
+# in its output goes what this one gives; its process, and its memory, as it sees it.
+START, BYTES, IN_AT, OUT_AT, GIVEN_AT, GIVEN_BYTES, FROM, TO, PROCESS, ITS_IN, ITS_OUT = range(11)
+COLUMNS = 11
 
 # What is done with a chunk.
 (
@@ -412,12 +413,17 @@ def _work(s, peers):
                 peer = (s[RANK] + turn) % s[SIZE]
                 _hand_over(s, peers, peer, at + read, s[INPUT] + at + read, n - read)
     elif work == COPY_PARTS:
-        if s[TAKER] != EVERYBODY and s[REACHES]:
+        if s[REACHES]:
             n = min(length, peers[s[RANK], BYTES] - at)
-            _hand_over(s, peers, s[TAKER], peers[s[RANK], START] + at, s[INPUT] + at, n)
+            for begin in range(at, at + n, s[BLOCK]):  # the caches have it from the second copy on
+                for turn in range(s[SIZE]):
+                    peer = (s[RANK] + turn) % s[SIZE]
+                    if s[TAKER] == EVERYBODY or s[TAKER] == peer:
+                        to = peers[s[RANK], START] + begin
+                        _hand_over(s, peers, peer, to, s[INPUT] + begin, min(s[BLOCK], at + n - begin))
         elif s[TAKES]:
             for turn in range(s[SIZE]):
-                peer = (s[RANK] + 1 + turn) % s[SIZE]  # everybody begins with another
+                peer = (s[RANK] + turn) % s[SIZE]  # everybody begins with another
                 n = min(length, peers[peer, BYTES] - at)
                 _take(s, peers, peer, at, 0, peers[peer, START] + at, n)
     elif work == COPY_PART:
@@ -428,7 +434,10 @@ def _work(s, peers):
         for turn in range(s[SIZE]):
             peer = (s[RANK] + turn) % s[SIZE]
             n = min(length, peers[peer, BYTES] - at)
-            if peer != s[RANK]:
+            if s[REACHES]:
+                n = min(length, peers[peer, GIVEN_BYTES] - at)
+                _hand_over(s, peers, peer, peers[peer, TO] + at, s[INPUT] + peers[peer, GIVEN_AT] + at, n)
+            elif peer != s[RANK]:
                 _take(s, peers, peer, peers[peer, FROM] + at, s[RANK] * length, peers[peer, START] + at, n)
             elif n > 0:
                 _deliver(s, s[OUTPUT] + peers[peer, START] + at, s[INPUT] + peers[peer, GIVEN_AT] + at, n)
