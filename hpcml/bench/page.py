@@ -25,7 +25,8 @@ do not edit. The `.txt` beside each has its table with medians and quartiles, th
 chooses the algorithm and allocates its result; **out=** is the same, told where to put it, as native is; **ours** also
 counts started plans of each algorithm. A **rival** is native, the library told to use one of its own algorithms (each
 of them was tried), torch.distributed's gloo, or a loop in Python. All of one row were timed in one run, taking turns.
-Times are of the slowest rank; below 1 is faster.
+Times are of the slowest rank; below 1 is faster. From 16 KiB on the input is written anew before each call, which is
+not counted.
 """
 ONE_NODE = """
 ## On one node

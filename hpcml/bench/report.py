@@ -49,7 +49,8 @@ def table(results: Results) -> str:
     lines += _best(results)
     lines += [
         "native: the raw mpi4py call. auto: the public function. nothing: an empty call. Others: started plans.",
-        "Medians and quartiles of batch means, slowest rank, in microseconds.",
+        "Medians and quartiles of batch means, slowest rank, in microseconds. From 16 KiB on the input is written anew "
+        "before each call, which is not counted.",
     ]
     if any(is_rival(name) for name in results.names() if name != NATIVE):
         lines.append(

@@ -130,8 +130,8 @@ def in_shared_memory(channel: Channel, x: np.ndarray, algorithm: str) -> bool:
 
     Then it is part of what all ranks agree on.
     """
-    wanted = algorithm == "auto" and channel.looks_at_places
-    return wanted and x.nbytes >= shared.WORTHWHILE and segments().hold(x, channel.members)
+    wanted = channel.machine.places_matter and algorithm == "auto" and x.nbytes >= shared.WORTHWHILE
+    return wanted and segments().hold(x, channel.members)
 
 
 def parts(

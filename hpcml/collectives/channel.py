@@ -74,12 +74,9 @@ class Channel:
         self.check(bool(checked))
         if records():
             self.record()
-        self.looks_at_places = True  # whether it matters to "auto" if arrays lie in shared memory
         if self.machine.lanes > 1:
             shares = can_share(self)
             self.machine = replace(self.machine, shares=shares, process_ids=reachable(self) if shares else ())
-            one_way = self.machine.nodes == 1 and self.machine.tuning is None  # then all goes by "shared" anyway
-            self.looks_at_places = not (one_way and self.machine.process_ids)
         open_channels().add(self)
 
     def check(self, on: bool) -> None:

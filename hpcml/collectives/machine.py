@@ -58,6 +58,11 @@ class Machine:
         regular = self.node_of == tuple(rank // self.per_node for rank in range(self.size))
         return self.per_node if regular and self.size % self.per_node == 0 else 1
 
+    @functools.cached_property
+    def places_matter(self) -> bool:
+        """Whether it matters to "auto" if arrays lie in shared memory. Not where all go by "shared" anyway."""
+        return not (self.nodes == 1 and self.tuning is None and self.process_ids)
+
     def ranks_of_node(self, rank: int) -> tuple[int, ...]:
         """The ranks on the node of ``rank``, itself among them."""
         return tuple(r for r, node in enumerate(self.node_of) if node == self.node_of[rank])

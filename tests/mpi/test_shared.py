@@ -278,9 +278,9 @@ def test_where_some_ranks_pass_shared_arrays_and_some_do_not_auto_takes_them_or_
     n = 10_000 + comm.size
     x = placed(n, "shared" if comm.rank else "ordinary")
     x[:] = mine(comm.rank, n)
-    monkeypatch.setattr(channel_of(comm), "looks_at_places", False)
+    monkeypatch.setitem(vars(channel_of(comm).machine), "places_matter", False)
     same(hc.allreduce(x), total(comm.size, n))
-    monkeypatch.setattr(channel_of(comm), "looks_at_places", True)
+    monkeypatch.setitem(vars(channel_of(comm).machine), "places_matter", True)
     with pytest.raises(hc.MismatchError, match=r"rank 0: allreduce\(float64\[\d+\], .*in shared memory"):
         hc.allreduce(x)
 
@@ -414,17 +414,23 @@ def test_ranks_that_cannot_reach_each_other_use_slots(comm, monkeypatch):
     assert len(tried) == (comm.size > 1)
 
 
-def test_a_refusal_is_an_error_that_says_so(fresh, way):
+@pytest.mark.parametrize("hindered", [True, False])
+@pytest.mark.parametrize("collective", ["allgather", "allreduce", "broadcast", "gather", "reduce_scatter"])
+def test_a_refusal_on_any_rank_is_an_error_on_all(fresh, way, collective, hindered):
+    """The last rank is refused access, or all are that want it."""
     if fresh.size == 1 or way == "slots":
         pytest.skip("there is nobody whose memory could be refused" if fresh.size == 1 else "slots need no leave")
     channel = channel_of(fresh)
     assert channel.machine.process_ids[fresh.rank] == os.getpid()
-    nobody = (2**22 + 1,) * fresh.size  # above the system's largest
-    channel.machine = replace(channel.machine, process_ids=nobody)
-    with pytest.raises(hc.CommunicationError, match="refuses access to an array of rank"):
-        hc.allgather(np.ones(5000), algorithm="shared", comm=fresh)
-    with pytest.raises(hc.CommunicationError, match="interrupted or failed before"):
-        hc.allgather(np.ones(5000), algorithm="shared", comm=fresh)
+    alone = fresh.rank == fresh.size - 1
+    if alone or not hindered:
+        nobody = (2**22 + 1,) * fresh.size  # above the system's largest
+        channel.machine = replace(channel.machine, process_ids=nobody)
+    call = getattr(hc, collective)
+    others = f"refuses rank {fresh.size - 1} access" if hindered else "the system refuses"
+    for expected in ("refuses access to an array of rank" if alone else others, "interrupted or failed before"):
+        with pytest.raises(hc.CommunicationError, match=expected):
+            call(np.ones(5000), algorithm="shared", comm=fresh)
 
 
 def _exchanged(rank, size, n, dtype):

@@ -271,6 +271,8 @@ class Shared(Part):
                 p.LOST: f"{me}: rank {peer} passed shared memory that this rank does not have",
                 p.REFUSED: f"{me}: the system refuses access to an array of rank {peer}: it was freed, or rank {peer} "
                 "has ended, or the system's rules have changed",
+                p.HINDERED: f"{me}: the system refuses rank {peer} access to an array of another rank; see the error "
+                f"of rank {peer}",
             }
             raise CommunicationError(said.get(self._pending, "this collective was interrupted"))
         under_way().discard(self)

@@ -43,8 +43,8 @@ from hpcml.collectives.shared.streaming import stream
     DIRECT,  # whether all fold straight into the others' memory: MAPPED, or PRIVATE (then blocks are handed over)
     OPEN,  # whether some rank's memory is in use by others, who say when they are done
     HOLDS,  # whether this rank's part is as long as the others take it to be
-    CHANGED,  # whether some rank's was not: then nothing was moved
-    FAILED,  # whether a rank's memory could not be reached
+    CHANGED,  # 1 + a rank whose part was not (then nothing was moved), or that could not do its part; or 0
+    FAILED,  # 1 + the rank whose memory could not be reached, or 0
     WORK,  # what to do with a chunk: see below
     RANK,
     SIZE,
@@ -119,9 +119,10 @@ ENTER, ARRIVALS, DECIDE, WORKING, SHARES, NEXT, LEAVE = range(7)  # phases
 
 EVERYBODY = -1
 MAPPED, PRIVATE = 1, 2
-# What `run` returns. LOST: a peer named a segment that is not known here; REFUSED: its memory cannot be reached.
-DONE, STALLED, LOST, REFUSED = 0, -1, -2, -3
-UNPLACED = -4  # what `begin` returns where an array may lie in a segment, which is to be found; then call `run`
+# What `run` returns. LOST: a peer named a segment that is not known here; REFUSED: its memory cannot be reached;
+# HINDERED: it could not reach another's.
+DONE, STALLED, LOST, REFUSED, HINDERED = 0, -1, -2, -3, -4
+UNPLACED = -5  # what `begin` returns where an array may lie in a segment, which is to be found; then call `run`
 
 # An area: flags SHARED and DONE_WITH in a line of their own, then the buffers. A buffer: the arrival flag and, in the
 # same cache line, the place of the input, or data that fit; then slot and share.
@@ -130,7 +131,8 @@ HEADER = 128  # bytes; caches fetch lines by twos
 LINE = 64
 NEAR = 16 << 10  # bytes folded at a time, so that they stay in the nearest cache
 WORDS = 8  # in that line: the flag, and the place
-OTHERWISE = 1 << 62  # in an arrival flag, beside the number of the epoch: the rank's part is of another length
+OTHERWISE = 1 << 62  # in a flag, beside the number of the epoch. Arrival: the rank's part is of another length; done
+# with: it could not reach all the memory that it was to
 BESIDE_FLAG = 8  # where few data are: in the flag's cache line
 
 
@@ -156,14 +158,14 @@ def _wait(s, last, which, patience):
                 give_way(polls, s[POLLS_PER_NAP], s[YIELD], s[NAP])
             flag = load_acquire(place)
         if flag >= OTHERWISE:
-            s[CHANGED] = 1
+            s[CHANGED] = 1 + peer
         s[PEER] = peer + 1
     return True
 
 
 @njit
 def _raise(s, flag):
-    store_release(s[AREAS] + s[RANK] * s[AREA_BYTES] + flag, s[EPOCH])
+    store_release(s[AREAS] + s[RANK] * s[AREA_BYTES] + flag, s[EPOCH] | OTHERWISE if s[FAILED] else s[EPOCH])
 
 
 @njit
@@ -280,7 +282,7 @@ def _far(s, peers, rank):
 def _read(s, peers, rank, at, dst, nbytes):
     """Copy from that rank's input, which is far."""
     if nbytes > 0 and not transfer(s[READ], s[VECTORS], peers[rank, PROCESS], dst, peers[rank, ITS_IN] + at, nbytes):
-        s[FAILED], s[PEER] = 1, rank
+        s[FAILED] = 1 + rank
 
 
 @njit
@@ -293,7 +295,7 @@ def _hand_over(s, peers, rank, at, src, nbytes):
     elif peers[rank, OUT_AT]:
         call(s[MEMMOVE], (peers[rank, OUT_AT] + at, src, nbytes))
     elif not transfer(s[WRITE], s[VECTORS], peers[rank, PROCESS], src, peers[rank, ITS_OUT] + at, nbytes):
-        s[FAILED], s[PEER] = 1, rank
+        s[FAILED] = 1 + rank
 
 
 @njit
@@ -458,7 +460,8 @@ def _collect(s):
 def run(address, patience):
     """Take part in the collective whose state is at ``address``; give up for now after ``patience`` polls of flags.
 
-    Returns `DONE`, `STALLED` (call again; ``state[PEER]`` is waited for), `LOST` or `REFUSED` (by ``state[PEER]``).
+    Returns `DONE`, `STALLED` (call again; ``state[PEER]`` is waited for), or what is wrong with ``state[PEER]``: `LOST`,
+    `REFUSED` or `HINDERED`.
     """
     s = carray(int64_at(address), STATE)
     peers = carray(int64_at(s[PEERS]), (s[SIZE], COLUMNS))
@@ -490,7 +493,7 @@ def run(address, patience):
                     s[PEER] = 0
                     s[PHASE] = SHARES
             if s[FAILED]:
-                return REFUSED
+                s[CHUNK] = s[CHUNKS]  # to the end, where the others learn of it
         elif phase == SHARES:
             if s[TAKES]:
                 if not _wait(s, s[SIZE], SHARED, patience):
@@ -503,13 +506,20 @@ def run(address, patience):
             if s[CHUNK] >= s[CHUNKS]:
                 if s[OPEN]:
                     _raise(s, DONE_WITH)
+                s[PEER] = 0 if s[REACHES] else s[FIRST]
                 s[PHASE] = LEAVE
             else:
                 s[PHASE] = WORKING if s[FREE] else ENTER
         else:
             lent = s[DIRECT] or s[REACHES] or (s[GIVES] and peers[s[RANK], IN_AT] != 0)
-            if s[OPEN] and lent and not _wait(s, s[LAST], DONE_WITH, patience):
+            if s[OPEN] and lent and not _wait(s, s[SIZE] if s[REACHES] else s[LAST], DONE_WITH, patience):
                 return STALLED
+            if s[FAILED]:
+                s[PEER] = s[FAILED] - 1
+                return REFUSED
+            if s[OPEN] and s[CHANGED]:
+                s[PEER] = s[CHANGED] - 1
+                return HINDERED
             s[PHASE], s[CHUNK], s[TOLD], s[FREE], s[DIRECT], s[OPEN] = ENTER, 0, 0, 0, 0, 0
             peers[:, IN_AT] = 0
             return DONE

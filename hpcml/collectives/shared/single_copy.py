@@ -14,31 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import carray, njit
 
-from hpcml.collectives.native_call import int64_at
+from hpcml.collectives.native_call import call_long, int64_at
 
 if TYPE_CHECKING:
     from hpcml.collectives.channel import Channel
 
 _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
 _SET_PTRACER, _ANY = 0x59616D61, -1  # PR_SET_PTRACER, PR_SET_PTRACER_ANY
-
-
-@intrinsic
-def _call_long(typingctx, address, arguments):
-    """As `native_call.call`, for a function that returns a long."""
-
-    def codegen(context, builder, signature, values):
-        function, packed = values
-        operands = cgutils.unpack_tuple(builder, packed)
-        kind = ir.FunctionType(ir.IntType(64), [operand.type for operand in operands])
-        return builder.call(builder.inttoptr(function, kind.as_pointer()), operands)
-
-    return types.int64(address, arguments), codegen
 
 
 @njit
@@ -52,7 +36,7 @@ def transfer(function, vectors, pid, here, there, nbytes):
     while done < nbytes:
         words[0], words[2] = here + done, there + done
         words[1] = words[3] = nbytes - done
-        moved = _call_long(function, (pid, vectors, 1, vectors + 16, 1, 0))
+        moved = call_long(function, (pid, vectors, 1, vectors + 16, 1, 0))
         if moved <= 0:
             return False
         done += moved
