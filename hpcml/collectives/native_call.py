@@ -56,24 +56,24 @@ def data_of(array):
     return carray(int64_at(array + HEAD), 1)[0]
 
 
-def _returning(result: types.Integer) -> Callable[..., Any]:
+def _returning(bits: int) -> Callable[..., Any]:
     @intrinsic
     def call(typingctx, address, arguments):
         def codegen(context, builder, signature, values):
             function, packed = values
             operands = cgutils.unpack_tuple(builder, packed)
-            kind = ir.FunctionType(ir.IntType(result.bitwidth), [operand.type for operand in operands])
+            kind = ir.FunctionType(ir.IntType(bits), [operand.type for operand in operands])
             return builder.call(builder.inttoptr(function, kind.as_pointer()), operands)
 
-        return result(address, arguments), codegen
+        return types.Integer.from_bitwidth(bits)(address, arguments), codegen
 
     return call
 
 
 # ``call(address, arguments)``: ``function(*arguments)`` for the C function at ``address``, that returns an int, or a
 # long; each argument is passed with its Numba type.
-call = _returning(types.int32)
-call_long = _returning(types.int64)
+call = _returning(32)
+call_long = _returning(64)
 
 
 @intrinsic

@@ -460,8 +460,8 @@ def _collect(s):
 def run(address, patience):
     """Take part in the collective whose state is at ``address``; give up for now after ``patience`` polls of flags.
 
-    Returns `DONE`, `STALLED` (call again; ``state[PEER]`` is waited for), or what is wrong with ``state[PEER]``: `LOST`,
-    `REFUSED` or `HINDERED`.
+    Returns `DONE`, `STALLED` (call again; ``state[PEER]`` is waited for), or what is wrong with ``state[PEER]``:
+    `LOST`, `REFUSED` or `HINDERED`.
     """
     s = carray(int64_at(address), STATE)
     peers = carray(int64_at(s[PEERS]), (s[SIZE], COLUMNS))
