@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
-from hpcml.collectives import short_floats as short
+from hpcml import short_floats as short
 from hpcml.collectives.ops import Op
 
 LEFT_OPERAND, RIGHT_OPERAND = 1, 2  # which operand dst is

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from hpcml.optim import rates
 from hpcml.optim.adam import Adam, AdamW
-from hpcml.optim.optimizer import Optimizer
+from hpcml.optim.optimizer import Optimizer, Options
+from hpcml.optim.precision import LossScale
 from hpcml.optim.sgd import SGD
 
 if TYPE_CHECKING:
     from hpcml.optim.distributed import Distributed
 
-__all__ = ["SGD", "Adam", "AdamW", "Distributed", "Optimizer", "rates"]
+__all__ = ["SGD", "Adam", "AdamW", "Distributed", "LossScale", "Optimizer", "Options", "rates"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 
-from hpcml.optim.optimizer import Optimizer, Rule, nonnegative
+from hpcml.optim.optimizer import Family, Optimizer, Options, Rule, nonnegative
 from hpcml.optim.parameters import Arrays
+from hpcml.optim.precision import keep_short, widened
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def Adam(
@@ -20,6 +24,7 @@ def Adam(
     weight_decay: float = 0.0,
     amsgrad: bool = False,
     maximize: bool = False,
+    **options: Unpack[Options],
 ) -> Optimizer:
     """Adam, with L2 weight decay (added to the gradient).
 
@@ -33,7 +38,7 @@ def Adam(
 
     Memory moved per parameter and step, of s bytes each: 7s, with amsgrad 9s.
 
-    Raises ValueError for a negative hyperparameter or a β of 1 or more.
+    ``options``: see `Options`. Raises ValueError for a negative hyperparameter or a β of 1 or more.
 
     Sources: Kingma & Ba 2015, Algorithm 1; Reddi, Kale & Kumar 2018 for amsgrad (which, as in torch, leaves u
     without bias correction of its own). The order of operations is torch's.
@@ -44,8 +49,7 @@ def Adam(
     >>> theta["w"]
     array([0.5, 2. ])
     """
-    hyperparameters = _hyperparameters(lr, betas, eps, weight_decay, amsgrad, maximize)
-    return Optimizer(params, AMSGRAD if amsgrad else ADAM, hyperparameters)
+    return Optimizer(params, _COUPLED, _checked(lr, betas, eps, weight_decay, amsgrad, maximize), options)
 
 
 def AdamW(
@@ -56,6 +60,7 @@ def AdamW(
     weight_decay: float = 1e-2,
     amsgrad: bool = False,
     maximize: bool = False,
+    **options: Unpack[Options],
 ) -> Optimizer:
     """Adam with decoupled weight decay: first θ ← (1 − ηλ)θ, then ``Adam``'s step with λ = 0.
 
@@ -68,11 +73,10 @@ def AdamW(
     >>> theta[0]
     array([0.25])
     """
-    hyperparameters = _hyperparameters(lr, betas, eps, weight_decay, amsgrad, maximize)
-    return Optimizer(params, AMSGRADW if amsgrad else ADAMW, hyperparameters)
+    return Optimizer(params, _DECOUPLED, _checked(lr, betas, eps, weight_decay, amsgrad, maximize), options)
 
 
-def _hyperparameters(
+def _checked(
     lr: float, betas: tuple[float, float], eps: float, weight_decay: float, amsgrad: bool, maximize: bool
 ) -> dict[str, Any]:
     beta1, beta2 = betas
@@ -107,22 +111,27 @@ def _mean(m, g, beta, weight):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _adam(theta, gradient, scale, mean, square, shrink, decay, beta1, weight1, beta2, weight2, correction, eps, size):
+def _adam(
+    theta, short, gradient, scale, mean, square, shrink, decay, beta1, weight1, beta2, weight2, correction, eps, size
+):
     for i in range(theta.size):
         t = shrink * theta[i]
-        g = scale * gradient[i]
+        g = scale * widened(gradient[i])
         if decay != 0:
             g += decay * t
         m = _mean(mean[i], g, beta1, weight1)
         v = beta2 * square[i] + weight2 * g * g
         mean[i] = m
         square[i] = v
-        theta[i] = t - size * m / (np.sqrt(v) / correction + eps)
+        t -= size * m / (np.sqrt(v) / correction + eps)
+        theta[i] = t
+        keep_short(short, i, t)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _amsgrad(
     theta,
+    short,
     gradient,
     scale,
     mean,
@@ -140,7 +149,7 @@ def _amsgrad(
 ):
     for i in range(theta.size):
         t = shrink * theta[i]
-        g = scale * gradient[i]
+        g = scale * widened(gradient[i])
         if decay != 0:
             g += decay * t
         m = _mean(mean[i], g, beta1, weight1)
@@ -149,10 +158,24 @@ def _amsgrad(
         square[i] = v
         u = largest[i] if largest[i] > v else v
         largest[i] = u
-        theta[i] = t - size * m / (np.sqrt(u) / correction + eps)
+        t -= size * m / (np.sqrt(u) / correction + eps)
+        theta[i] = t
+        keep_short(short, i, t)
 
 
 ADAM = Rule("Adam", ("mean", "square"), _coupled, _adam)
 ADAMW = Rule("AdamW", ("mean", "square"), _decoupled, _adam)
 AMSGRAD = Rule("Adam with amsgrad", ("mean", "square", "largest"), _coupled, _amsgrad)
 AMSGRADW = Rule("AdamW with amsgrad", ("mean", "square", "largest"), _decoupled, _amsgrad)
+
+
+def _coupled_rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
+    return AMSGRAD if any(h["amsgrad"] for h in groups) else ADAM
+
+
+def _decoupled_rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
+    return AMSGRADW if any(h["amsgrad"] for h in groups) else ADAMW
+
+
+_COUPLED = Family(_checked, _coupled_rule)
+_DECOUPLED = Family(_checked, _decoupled_rule)

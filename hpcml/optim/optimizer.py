@@ -1,51 +1,137 @@
-"""An update rule bound to parameters: state, hyperparameters and the step count."""
+"""The update rule of an optimizer, and the optimizer that applies it to a set of parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from hpcml.optim.groups import Selection, grouped
+from hpcml.optim.norms import BLOCK, Table, squares
 from hpcml.optim.parameters import Arrays, check_parameters, items, listed, matched
+from hpcml.optim.precision import LossScale, bits, is_short, working
+
+MASTER = "master"  # the slot of the float32 weights of 16-bit parameters
 
 
 class Rule(NamedTuple):
-    """An update rule apart from any parameters.
+    """How one parameter is updated; pure, apart from any parameters.
 
-    ``kernel(parameter, gradient, scale, *slots, *coefficients)`` updates flat contiguous arrays of one
-    dtype in place, in one pass; its scalars have the arrays' dtype. ``coefficients(hyperparameters, step)``
-    are the scalars of step number ``step`` (from 1), computed in float64. ``slots`` names the state arrays
-    that stand beside each parameter; they start at zero.
+    ``kernel(theta, short, gradient, factor, *slots, *coefficients)`` updates flat contiguous arrays in place, in one
+    pass. ``theta`` and the slots are float32 or float64 and the scalars of that dtype; ``short`` is where ``theta``
+    is also kept in 16 bits, or empty; ``gradient`` may be of 16 bits, too (see `precision`).
+    ``coefficients(hyperparameters, step)`` are the scalars of step number ``step`` (from 1), computed in float64.
+    ``slots`` names the state arrays that stand beside each parameter; they start at what ``start(hyperparameters)``
+    says, or at zero.
+
+    A rule that scales the step of each parameter by norms of whole arrays has two passes. ``measure``, called as
+    ``kernel`` with ``sums`` (2, blocks) behind, puts sums of squares over the blocks of `norms` there; from their two
+    roots ``trust(hyperparameters, norms)`` makes the scalar that ``kernel`` gets behind its coefficients.
     """
 
     name: str
     slots: tuple[str, ...]
     coefficients: Callable[[Mapping[str, Any], int], tuple[float, ...]]
     kernel: Callable[..., None]
+    start: Callable[[Mapping[str, Any]], tuple[float, ...]] | None = None
+    measure: Callable[..., None] | None = None
+    trust: Callable[[Mapping[str, Any], np.ndarray], float] | None = None
+
+
+class Family(NamedTuple):
+    """What the optimizers of a name have in common. checked: hyperparameters that were found right, or it raises.
+    rule: the rule for these groups of hyperparameters."""
+
+    checked: Callable[..., dict[str, Any]]
+    rule: Callable[[Sequence[Mapping[str, Any]]], Rule]
+
+
+class Options(TypedDict, total=False):
+    """What every optimizer takes, by keyword.
+
+    groups: parameters with hyperparameters of their own: dicts of "params", the names of some (positions in a list),
+        or a function of name and array that says whether it is meant, and of what differs, as in
+        ``{"params": ["b"], "lr": 0.1, "weight_decay": 0.0}``. A group's lr stays the same multiple of ``lr`` when that
+        is set.
+    decays: the parameters to which weight decay applies (None: all): names, or a function, as in
+        ``lambda name, array: array.ndim > 1``.
+    clip_norm: the norm, over all parameters, to which gradients are scaled down (Pascanu, Mikolov & Bengio 2013).
+    loss_scale: a `LossScale`, or a fixed factor, that the gradients were multiplied by.
+    """
+
+    groups: Sequence[Mapping[str, Any]]
+    decays: Selection | None
+    clip_norm: float | None
+    loss_scale: LossScale | float | None
+
+
+class _Target(NamedTuple):
+    """What a kernel updates of a parameter: flat. whole: the parameter, where ``theta`` or ``short`` is a copy."""
+
+    theta: np.ndarray
+    short: np.ndarray
+    slots: tuple[np.ndarray, ...]
+    whole: np.ndarray | None
 
 
 class Optimizer:
-    """Parameters that are updated in place by a rule; made by ``SGD``, ``Adam`` or ``AdamW``.
+    """Parameters that are updated in place by a rule; made by ``SGD``, ``Adam`` and their kin.
 
-    ``params`` is a dict or list of NumPy arrays, float32 or float64, of any shape. C-contiguous arrays are
-    updated in one pass over memory; others through a packed copy. The state of a parameter has its shape
-    and dtype.
+    ``params`` is a dict or list of NumPy arrays of any shape: float32, float64, or float16 and bfloat16, for which
+    float32 weights are kept beside. Gradients have the dtype of their parameter; those of float32 may be of 16
+    bits, and those of 16 bits float32. C-contiguous arrays are updated in one pass over memory; others through a
+    packed copy.
 
     Attributes: ``params`` as given; ``lr``, the learning rate, which may be set between steps; ``steps``, how
-    many were made; ``hyperparameters`` (dict); ``pairs``, the (name, array) of each parameter, and ``state``,
-    for each of them a dict of arrays by slot.
+    many were made; ``hyperparameters`` (dict); ``loss_scale``; ``norm``, of the last gradients before they were
+    clipped (None where nothing asks for it); ``pairs``, the (name, array) of each parameter, and ``state``, for each of
+    them a dict of arrays by slot, of its shape, in float32 for 16 bits.
     """
 
-    def __init__(self, params: Arrays, rule: Rule, hyperparameters: dict[str, Any]) -> None:
+    def __init__(self, params: Arrays, family: Family, hyperparameters: Mapping[str, Any], options: Options) -> None:
+        if unknown := sorted(options.keys() - Options.__annotations__.keys()):
+            raise TypeError(f"unknown argument {listed(unknown)}; the options are {', '.join(Options.__annotations__)}")
         self.params = params
-        self.rule = rule
-        self.hyperparameters = hyperparameters
-        self.steps = 0
         self.pairs = items(params, "params")
         check_parameters(self.pairs)
+        self.hyperparameters = family.checked(**hyperparameters)
+        self._own, self._group_of = grouped(
+            self.pairs, options.get("groups", ()), options.get("decays"), self.hyperparameters
+        )
+        for number, own in enumerate(self._own):
+            found = family.checked(**{**self.hyperparameters, **own})
+            self._own[number] = {name: found[name] for name in own}
+        self._rates = [_ratio(own, self.lr) for own in self._own]
+        self.rule = family.rule(self._groups())
+        scale, clip = options.get("loss_scale"), options.get("clip_norm")
+        self.loss_scale = LossScale(scale, interval=None) if isinstance(scale, (int, float)) else scale
+        self.clip_norm = None if clip is None else nonnegative("clip_norm", clip)
+        self.steps = 0
+        self.norm: float | None = None
+        self.ranges = [(0, array.size) for _, array in self.pairs]
+        starts = [self.rule.start(h) if self.rule.start else (0.0,) * len(self.rule.slots) for h in self._groups()]
+        self.state = [self._fresh(i, starts[group]) for i, group in enumerate(self._group_of)]
+        self._targets = self._aimed()
+        self._scalars: list[dict[np.dtype, tuple]] = []
+
+    def _fresh(self, i: int, starts: tuple[float, ...]) -> dict[str, np.ndarray]:
+        array = self.pairs[i][1]
+        dtype = working(array.dtype)
         # zeros, not zeros_like, which would take the memory order of a Fortran-ordered parameter.
-        self.state = [{slot: np.zeros(p.shape, p.dtype) for slot in rule.slots} for _, p in self.pairs]
+        slots = {slot: np.zeros(array.shape, dtype) for slot in self.rule.slots}
+        for slot, start in zip(slots.values(), starts, strict=True):
+            if start:
+                slot[...] = start
+        if dtype != array.dtype:
+            slots[MASTER] = np.array(array, dtype, order="C")
+        return slots
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The hyperparameters of each group."""
+        base = self.hyperparameters
+        return [{**base, **own, "lr": base["lr"] * rate} for own, rate in zip(self._own, self._rates, strict=True)]
 
     @property
     def lr(self) -> float:
@@ -55,26 +141,136 @@ class Optimizer:
     def lr(self, value: float) -> None:
         self.hyperparameters["lr"] = nonnegative("lr", value)
 
+    @property
+    def needs_all(self) -> bool:
+        """Whether the update of one parameter depends on the gradients of all, or on more of its own than is here."""
+        return self.clip_norm is not None or self.loss_scale is not None or self.rule.measure is not None
+
     def step(self, grads: Arrays, scale: float = 1.0) -> None:
         """Update every parameter from its gradient, multiplied on the fly by ``scale``.
 
-        ``grads`` has the keys (or length), shapes and dtypes of the parameters; it is not changed.
+        ``grads`` has the keys (or length) and shapes of the parameters; it is not changed. Where a `LossScale`
+        finds gradients that are not finite, nothing but the scale is changed.
 
-        Raises ValueError or TypeError, before anything is changed, when a gradient does not fit its
-        parameter.
+        Raises ValueError or TypeError, before anything is changed, when a gradient does not fit its parameter.
         """
         gradients = matched(self.pairs, grads)
+        self.update([np.ascontiguousarray(gradient).reshape(-1) for gradient in gradients], scale)
+
+    def update(
+        self,
+        gradients: Sequence[np.ndarray],
+        scale: float = 1.0,
+        complete: Callable[[np.ndarray], None] = lambda sums: None,
+    ) -> bool:
+        """As `step`, from the flat gradients of `ranges`; whether the step was made.
+
+        complete: adds what the other ranks have to sums over all blocks (float64), of which this one has those of its
+        ranges.
+        """
+        factor = self._factor(gradients, scale, complete)
+        if factor is None:
+            return False
+        self.advance()
+        trusts = [1.0] * len(self.pairs) if self.rule.measure is None else self._measured(gradients, factor, complete)
+        for i, (gradient, trust) in enumerate(zip(gradients, trusts, strict=True)):
+            self.apply(i, gradient, factor, trust)
+        return True
+
+    def advance(self) -> None:
+        """Begin a step: what `apply` takes from the hyperparameters is settled."""
         self.steps += 1
-        coefficients = self.rule.coefficients(self.hyperparameters, self.steps)
-        sign = -1.0 if self.hyperparameters["maximize"] else 1.0
-        scalars = {p.dtype: tuple(map(p.dtype.type, (sign * scale, *coefficients))) for _, p in self.pairs}
-        for (_, parameter), gradient, state in zip(self.pairs, gradients, self.state, strict=True):
-            scaled, *rest = scalars[parameter.dtype]
-            flat = np.ascontiguousarray(parameter).reshape(-1)
-            slots = [array.reshape(-1) for array in state.values()]
-            self.rule.kernel(flat, np.ascontiguousarray(gradient).reshape(-1), scaled, *slots, *rest)
-            if not parameter.flags.c_contiguous:
-                parameter[...] = flat.reshape(parameter.shape)
+        self._scalars = [
+            {dtype: tuple(map(dtype.type, self.rule.coefficients(h, self.steps))) for dtype in self._dtypes}
+            for h in self._groups()
+        ]
+
+    def apply(self, i: int, gradient: np.ndarray, factor: float, trust: float = 1.0) -> None:
+        """Update this rank's range of parameter ``i`` from its flat gradient, times ``factor``."""
+        theta, short, slots, whole = target = self._targets[i]
+        if not theta.size:
+            return
+        if whole is not None:
+            self._take_in(i, target)
+        number = theta.dtype.type
+        scalars = self._scalars[self._group_of[i]][theta.dtype]
+        if self.rule.measure is not None:
+            scalars = (*scalars, number(trust))
+        factor = -factor if self.hyperparameters["maximize"] else factor
+        self.rule.kernel(theta, short, bits(gradient), number(factor), *slots, *scalars)
+        if whole is not None:
+            start, stop = self.ranges[i]
+            whole.flat[start:stop] = short.view(whole.dtype) if short.size else theta
+
+    def _factor(self, gradients: Sequence[np.ndarray], scale: float, complete: Callable) -> float | None:
+        """What gradients are multiplied by; None where the step is left out."""
+        if self.loss_scale is not None:
+            scale /= self.loss_scale.value
+        if self.clip_norm is None and self.loss_scale is None:
+            return scale
+        table = self._table(1)
+        for i, gradient in enumerate(gradients):
+            squares(bits(gradient), table.rows(i, self.ranges[i][0], gradient.size)[0])
+        complete(table.sums)
+        self.norm = norm = abs(scale) * math.sqrt(table.sums.sum())
+        if self.loss_scale is not None:
+            self.loss_scale.update(math.isfinite(norm))
+            if not math.isfinite(norm):
+                return None
+        if self.clip_norm is not None and not norm <= self.clip_norm:
+            return scale * (self.clip_norm / (norm + 1e-6))  # as torch.nn.utils.clip_grad_norm_
+        return scale
+
+    def _measured(self, gradients: Sequence[np.ndarray], factor: float, complete: Callable) -> list[float]:
+        table = self._table(2)
+        for i, gradient in enumerate(gradients):
+            theta, short, slots, whole = target = self._targets[i]
+            if whole is not None:
+                self._take_in(i, target)
+            scalars = self._scalars[self._group_of[i]][theta.dtype]
+            signed = theta.dtype.type(-factor if self.hyperparameters["maximize"] else factor)
+            sums = table.rows(i, self.ranges[i][0], gradient.size)
+            self.rule.measure(theta, short, bits(gradient), signed, *slots, *scalars, sums)  # type: ignore[misc]
+        complete(table.sums)
+        groups = self._groups()
+        return [self.rule.trust(groups[g], table.norms(i)) for i, g in enumerate(self._group_of)]  # type: ignore[misc]
+
+    def _table(self, kinds: int) -> Table:
+        return Table([array.size for _, array in self.pairs], kinds)
+
+    def restrict(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """From now on update only elements start … stop − 1 of each flattened parameter, and keep the state of those.
+
+        A start is a multiple of `norms.BLOCK`, unless the range is empty.
+        """
+        if any(start % BLOCK and start < stop for start, stop in ranges):
+            raise ValueError(f"a range begins within a block of {BLOCK}: {ranges}")
+        for i, (start, stop) in enumerate(ranges):
+            first = self.ranges[i][0]
+            for slot, array in self.state[i].items():
+                self.state[i][slot] = array.reshape(-1)[start - first : stop - first].copy()
+        self.ranges = list(ranges)
+        self._targets = self._aimed()
+
+    def _aimed(self) -> list[_Target]:
+        targets = []
+        for (_, array), state, (start, stop) in zip(self.pairs, self.state, self.ranges, strict=True):
+            straight = array.flags.c_contiguous
+            own = array.reshape(-1)[start:stop] if straight else np.empty(stop - start, array.dtype)
+            slots = {slot: values.reshape(-1) for slot, values in state.items()}
+            if MASTER in slots:
+                theta, short = slots.pop(MASTER), bits(own)
+            else:
+                theta, short = own, np.empty(0, own.dtype)
+            targets.append(_Target(theta, short, tuple(slots.values()), None if straight else array))
+        self._dtypes = {target.theta.dtype for target in targets}
+        return targets
+
+    def _take_in(self, i: int, target: _Target) -> None:
+        """Read a parameter that is not contiguous into its packed copy."""
+        if target.whole is not None and not is_short(target.whole.dtype):
+            start, stop = self.ranges[i]
+            target.theta[:] = target.whole.flat[start:stop]
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all but the parameters: rule, hyperparameters, step count and state arrays by name."""
@@ -86,6 +282,7 @@ class Optimizer:
             "rule": self.rule.name,
             "hyperparameters": dict(self.hyperparameters),
             "steps": self.steps,
+            "loss_scale": None if self.loss_scale is None else self.loss_scale.state_dict(),
             "state": state,
         }
 
@@ -113,11 +310,23 @@ class Optimizer:
                 array[...] = found[name][slot]
         self.hyperparameters.update(state_dict["hyperparameters"])
         self.steps = int(state_dict["steps"])
+        scale = state_dict.get("loss_scale")
+        if self.loss_scale is not None and scale is not None:
+            self.loss_scale.load_state_dict(scale)
 
     def __repr__(self) -> str:
         numbers = sum(parameter.size for _, parameter in self.pairs)
         shown = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
         return f"{self.rule.name}({len(self.pairs)} arrays, {numbers} numbers, {shown})"
+
+
+def _ratio(own: Mapping[str, Any], lr: float) -> float:
+    """A group's learning rate as a multiple of the common one."""
+    if "lr" not in own or own["lr"] == lr:
+        return 1.0
+    if lr == 0:
+        raise ValueError(f"a group has lr={own['lr']!r}, which is kept as a multiple of lr, but that is 0")
+    return own["lr"] / lr
 
 
 def nonnegative(name: str, value: float, below: float = float("inf")) -> float:

@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from hpcml.optim.precision import DOUBLE, SINGLE, is_short, working
+
 #: A dict or a list of arrays, as users hold parameters and gradients.
 Arrays = Mapping[Any, Any] | Sequence[Any]
 
-DTYPES = (np.dtype("f4"), np.dtype("f8"))
+
+def is_updated(dtype: np.dtype) -> bool:
+    """Whether there are kernels for parameters of that data type."""
+    return dtype in (SINGLE, DOUBLE) or is_short(dtype)
 
 
 def items(arrays: Arrays, what: str) -> list[tuple[Any, Any]]:
@@ -36,11 +41,12 @@ def check_parameters(pairs: list[tuple[Any, Any]]) -> None:
         if not isinstance(array, np.ndarray):
             raise TypeError(
                 f"parameter {name!r} is a {kind(array)}; the update rules work on numpy.ndarray "
-                f"(of float32 or float64): copy it to one"
+                f"of floats: copy it to one"
             )
-        if array.dtype not in DTYPES:
+        if not is_updated(array.dtype):
             raise TypeError(
-                f"parameter {name!r} has dtype {array.dtype}; expected float32 or float64 in this machine's byte order"
+                f"parameter {name!r} has dtype {array.dtype}; expected float32, float64, float16 or bfloat16 in this "
+                "machine's byte order"
             )
         if not array.flags.writeable:
             raise ValueError(f"parameter {name!r} is read-only and cannot be updated in place: pass a writable copy")
@@ -66,12 +72,17 @@ def matched(pairs: list[tuple[Any, np.ndarray]], gradients: Arrays) -> list[np.n
             raise TypeError(f"the gradient of {name!r} is a {kind(gradient)}, its parameter a numpy.ndarray")
         if gradient.shape != parameter.shape:
             raise ValueError(f"the gradient of {name!r} has shape {gradient.shape}, its parameter {parameter.shape}")
-        if gradient.dtype != parameter.dtype:
+        if gradient.dtype != parameter.dtype and not (_is_single(gradient) and _is_single(parameter)):
             raise TypeError(
                 f"the gradient of {name!r} has dtype {gradient.dtype}, its parameter {parameter.dtype}: "
                 f"convert it with .astype({str(parameter.dtype)!r})"
             )
     return [found[name] for name, _ in pairs]
+
+
+def _is_single(array: np.ndarray) -> bool:
+    """Whether it is reckoned in float32."""
+    return working(array.dtype) == SINGLE
 
 
 def kind(value: Any) -> str:

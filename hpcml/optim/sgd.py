@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from numba import njit
 
-from hpcml.optim.optimizer import Optimizer, Rule, nonnegative
+from hpcml.optim.optimizer import Family, Optimizer, Options, Rule, nonnegative
 from hpcml.optim.parameters import Arrays
+from hpcml.optim.precision import keep_short, widened
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def SGD(
@@ -19,6 +23,7 @@ def SGD(
     weight_decay: float = 0.0,
     nesterov: bool = False,
     maximize: bool = False,
+    **options: Unpack[Options],
 ) -> Optimizer:
     """Stochastic gradient descent, with momentum, Nesterov's momentum and L2 weight decay.
 
@@ -30,7 +35,8 @@ def SGD(
 
     Memory moved per parameter and step, of s bytes each: 3s, with momentum 5s.
 
-    Raises ValueError for a negative hyperparameter, and for ``nesterov`` without momentum or with dampening.
+    ``options``: see `Options`. Raises ValueError for a negative hyperparameter, and for ``nesterov`` without momentum
+    or with dampening.
 
     Sources: Polyak 1964; Sutskever, Martens, Dahl, Hinton 2013, whose velocity carries η where this one, like
     torch.optim.SGD, does not. The order of operations is torch's.
@@ -42,7 +48,17 @@ def SGD(
     >>> theta[0]
     array([0.5, 2. ])
     """
-    hyperparameters = {
+    return Optimizer(params, _FAMILY, _checked(lr, momentum, dampening, weight_decay, nesterov, maximize), options)
+
+
+def _checked(
+    lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool, maximize: bool
+) -> dict[str, Any]:
+    if nesterov and (momentum == 0 or dampening != 0):
+        raise ValueError(
+            f"nesterov needs momentum above 0 and dampening 0; found momentum={momentum}, dampening={dampening}"
+        )
+    return {
         "lr": nonnegative("lr", lr),
         "momentum": nonnegative("momentum", momentum),
         "dampening": float(dampening),
@@ -50,11 +66,6 @@ def SGD(
         "nesterov": bool(nesterov),
         "maximize": bool(maximize),
     }
-    if nesterov and (momentum == 0 or dampening != 0):
-        raise ValueError(
-            f"nesterov needs momentum above 0 and dampening 0; found momentum={momentum}, dampening={dampening}"
-        )
-    return Optimizer(params, MOMENTUM if momentum else PLAIN, hyperparameters)
 
 
 def _plain_coefficients(h: Mapping[str, Any], step: int) -> tuple[float, ...]:
@@ -68,26 +79,37 @@ def _momentum_coefficients(h: Mapping[str, Any], step: int) -> tuple[float, ...]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _plain(theta, gradient, scale, lr, decay):
+def _plain(theta, short, gradient, scale, lr, decay):
     for i in range(theta.size):
-        g = scale * gradient[i]
+        g = scale * widened(gradient[i])
         if decay != 0:
             g += decay * theta[i]
-        theta[i] -= lr * g
+        t = theta[i] - lr * g
+        theta[i] = t
+        keep_short(short, i, t)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _momentum(theta, gradient, scale, velocity, lr, decay, keep, take, lookahead):
+def _momentum(theta, short, gradient, scale, velocity, lr, decay, keep, take, lookahead):
     for i in range(theta.size):
-        g = scale * gradient[i]
+        g = scale * widened(gradient[i])
         if decay != 0:
             g += decay * theta[i]
         v = keep * velocity[i] + take * g
         velocity[i] = v
         if lookahead != 0:
             v = g + lookahead * v
-        theta[i] -= lr * v
+        t = theta[i] - lr * v
+        theta[i] = t
+        keep_short(short, i, t)
 
 
 PLAIN = Rule("SGD", (), _plain_coefficients, _plain)
 MOMENTUM = Rule("SGD with momentum", ("velocity",), _momentum_coefficients, _momentum)
+
+
+def _rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
+    return MOMENTUM if any(h["momentum"] for h in groups) else PLAIN
+
+
+_FAMILY = Family(_checked, _rule)
