@@ -30,6 +30,7 @@ STALLED = -1  # what the engine returns where a message has not come yet
 INTERRUPTED = -2  # it did not return at all
 SPINS = 200  # polls before the processor is offered to others: other programs may want it
 FIRST_LOOK = 64  # polls at the start: a microsecond or so, in which a short message has come and all is done
+NOWHERE_YET = -2  # the place on the background's board of what is about to be handed over
 LOOK_AROUND = 20_000  # polls of the engine between two looks at Python's signals: milliseconds
 
 
@@ -153,11 +154,11 @@ class Compiled(Part):
         from hpcml.collectives.engine import POST_ONLY
 
         self._state[self._tag] = tag
+        self._place = NOWHERE_YET  # so that nobody who waits for something else drives it meanwhile
         self.start(POST_ONLY)
         _let_go_of_forgotten()
         thread = background() if self._pending == STALLED else None
-        if thread is not None:
-            self._place = thread.hand_over(self._address)
+        self._place = FULL if thread is None else thread.hand_over(self._address)
 
     def start(self, patience: int = FIRST_LOOK) -> None:
         if self._pending:

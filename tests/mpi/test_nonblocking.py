@@ -7,7 +7,9 @@ import pytest
 from mpi4py import MPI
 
 from hpcml import collectives as hc
-from hpcml.collectives.under_way import under_way
+from hpcml.collectives import program
+from hpcml.collectives.native_call import undispatched
+from hpcml.collectives.under_way import others_advance, under_way
 
 LARGE = 400_001
 
@@ -159,3 +161,26 @@ def test_wrong_arguments_are_an_error_at_once(comm):
         hc.ibroadcast(np.ones(3), algorithm="ringo")
     with pytest.raises(hc.ArgumentError, match="adds? up to|add up"):
         hc.ireduce_scatter(np.ones(comm.size), counts=[2] * comm.size)
+
+
+def test_what_is_about_to_be_handed_over_is_driven_by_nobody_else(comm, monkeypatch):
+    """Another thread of this rank that waits gives all that is under way a turn: not what the background gets."""
+    if comm.size == 1:
+        pytest.skip("nothing is left to be driven")
+    turns = []
+
+    def counted(run):
+        return lambda *arguments: turns.append(arguments) or run(*arguments)
+
+    def wait_for_something_else():
+        before = len(turns)
+        others_advance()
+        assert len(turns) == before
+
+    x = np.full(3001, comm.rank + 1.0)
+    monkeypatch.setattr(program, "undispatched", lambda function: counted(undispatched(function)))
+    monkeypatch.setattr(program, "_let_go_of_forgotten", wait_for_something_else)
+    comm.Barrier()
+    request = hc.iallreduce(x, algorithm="ring", comm=comm)
+    assert turns
+    assert (request.wait() == comm.size * (comm.size + 1) / 2).all()
