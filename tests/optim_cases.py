@@ -13,8 +13,8 @@ class Case(NamedTuple):
     name: str
     options: dict[str, Any]
 
-    def optimizer(self, params):
-        return getattr(optim, self.name)(params, **self.options)
+    def optimizer(self, params, **more):
+        return getattr(optim, self.name)(params, **self.options, **more)
 
     def __str__(self):
         return "-".join([self.name, *(f"{k}={v}" for k, v in self.options.items())]).replace(" ", "")

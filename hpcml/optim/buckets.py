@@ -1,48 +1,56 @@
-"""Flat buffers in which many gradients travel as few messages."""
+"""Which gradients travel together, and which part of them each rank owns. Pure arithmetic."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from hpcml.optim.norms import BLOCK
+from hpcml.optim.precision import working
 
-class Buckets:
-    """Gradients of given shapes side by side in flat buffers, filled in order, each of one dtype.
 
-    ``pairs`` are the (name, parameter) whose gradients are to travel. A buffer is closed when the next
-    gradient would take it beyond ``nbytes``; a gradient that is larger than that has a buffer of its own.
-    ``extra`` numbers ride at the end of the first buffer. Everything is allocated here, and used again in
-    every step.
+class Bucket(NamedTuple):
+    """Arrays side by side in a flat one. members: their positions; starts: where each begins; size: items in all."""
 
-    Attributes: ``messages``, the flat buffers; ``views``, for each gradient its place in them, in its own
-    shape; ``extra``, the riding numbers, in the dtype of the first parameter.
+    members: tuple[int, ...]
+    starts: tuple[int, ...]
+    size: int
+    dtype: np.dtype
+
+    def spans(self) -> list[tuple[int, int, int]]:
+        """Of each member its position, and where it begins and ends."""
+        return list(zip(self.members, self.starts, (*self.starts[1:], self.size), strict=True))
+
+    def cuts(self, ranks: int) -> list[int]:
+        """Where the part of each rank begins, and the size: as even as possible without cutting a block of `norms`."""
+        blocks = [np.arange(start, stop, BLOCK) for _, start, stop in self.spans()]
+        allowed = np.unique(np.concatenate([*blocks, [0, self.size]]))
+        wanted = np.arange(ranks + 1) * (self.size / ranks)
+        return allowed[np.abs(allowed - wanted[:, None]).argmin(axis=1)].tolist()
+
+
+def buckets(arrays: Sequence[np.ndarray], nbytes: int) -> list[Bucket]:
+    """Buckets for gradients of ``arrays``, each of one dtype, at most ``nbytes``, or one array that is longer.
+
+    The last arrays are in the first bucket: a backward pass comes to them first.
     """
-
-    def __init__(self, pairs: list[tuple[Any, np.ndarray]], nbytes: int, extra: int) -> None:
-        groups = _grouped([array for _, array in pairs], nbytes)
-        self.messages: list[np.ndarray] = []
-        views: dict[int, np.ndarray] = {}
-        for group in groups:
-            sizes = [pairs[i][1].size for i in group]
-            riding = 0 if self.messages else extra
-            message = np.zeros(sum(sizes) + riding, pairs[group[0]][1].dtype)
-            places = np.split(message, np.cumsum(sizes))
-            views.update((i, part.reshape(pairs[i][1].shape)) for i, part in zip(group, places, strict=False))
-            self.messages.append(message)
-        self.views = [views[i] for i in range(len(pairs))]
-        self.extra = self.messages[0][self.messages[0].size - extra :]
-
-
-def _grouped(arrays: list[np.ndarray], nbytes: int) -> list[list[int]]:
-    """Positions of arrays that share a buffer: of one dtype, in their order, at most ``nbytes`` together."""
     groups: list[list[int]] = []
     open_group: dict[np.dtype, tuple[list[int], int]] = {}
-    for i, array in enumerate(arrays):
-        group, filled = open_group.get(array.dtype, ([], 0))
-        if not group or filled + array.nbytes > nbytes:
+    for i in reversed(range(len(arrays))):
+        dtype = working(arrays[i].dtype)
+        length = arrays[i].size * dtype.itemsize
+        group, filled = open_group.get(dtype, ([], 0))
+        if not group or filled + length > nbytes:
             group, filled = [], 0
             groups.append(group)
         group.append(i)
-        open_group[array.dtype] = group, filled + array.nbytes
-    return groups
+        open_group[dtype] = group, filled + length
+    return [_bucket(arrays, group) for group in groups]
+
+
+def _bucket(arrays: Sequence[np.ndarray], group: list[int]) -> Bucket:
+    members = sorted(group)
+    ends = np.cumsum([arrays[i].size for i in members]).tolist()
+    return Bucket(tuple(members), (0, *ends[:-1]), ends[-1], working(arrays[members[0]].dtype))

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
-from time import perf_counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
+from hpcml.collectives.channel import channel_of
 from hpcml.collectives.errors import raise_together
-from hpcml.optim.buckets import Buckets
+from hpcml.optim.ballot import LENGTH, LIMIT, Ballot
+from hpcml.optim.buckets import Bucket, buckets
+from hpcml.optim.messages import Message
 from hpcml.optim.optimizer import Optimizer
-from hpcml.optim.parameters import Arrays, matched
+from hpcml.optim.parameters import Arrays, check_gradient, listed, matched
+from hpcml.optim.pipeline import Pipeline
+from hpcml.optim.reductions import Exact, Reduction, Scattered, Summed
+from hpcml.optim.shards import Gathered, ranges
+from hpcml.optim.starting import agree, start_as_rank_0
 
-#: A weight travels as whole-number digits to this base: float32 sums of them are exact on up to 4096 ranks.
-BASE = 4096
-DIGITS = 4
+BUCKET = 4 << 20  # bytes of a bucket where nothing is known of the network
+BUCKETS = [1 << k for k in range(17, 27)]  # bytes among which one is chosen where something is
+CLOSE = 1.1  # a bucket is long enough where its bytes take no more than this times what those of the longest take
 
 
 class Distributed:
@@ -31,23 +36,33 @@ class Distributed:
     At the start, which is collective, the ranks check that their parameters have the same names, shapes
     and dtypes in the same order; all take over parameters, state, step count and hyperparameters of rank 0.
 
-    A step is one all-reduce per bucket. Gradients are packed, times their weight, into flat buffers of at
-    most ``bucket`` bytes (a larger array travels alone) that live as long as the optimizer. The weight
-    rides in the first of them, as four digits to base 4096 and a fraction: each digit is a whole number
-    that even float32 sums without rounding on up to 4096 ranks, so sample counts are exact up to 2⁴⁸. A
-    count of ranks whose arguments were wrong rides with it; so a mistake on one rank is an error on all, at
-    no further message.
+    Gradients are packed, times their weight, into flat buckets that live as long as the optimizer, one collective
+    each. Some numbers ride with them: weights as digits that even float32 sums without rounding (counts of samples
+    are exact up to 2⁴⁸ on up to 4096 ranks), and a count of ranks whose arguments were wrong; so a mistake on one rank
+    is an error on all.
 
-    On one rank nothing is packed or scaled: the steps have the bits of ``optimizer`` alone.
+    On one rank ``step(grads)`` packs and scales nothing: it has the bits of ``optimizer`` alone.
 
-    Arguments: ``optimizer``, from ``SGD``, ``Adam`` or ``AdamW``; ``comm``, an mpi4py communicator (None:
-    MPI.COMM_WORLD); ``algorithm``, of the all-reduce; ``bucket``, bytes; ``values``, how many further
-    numbers ride along in each step to be summed over the ranks.
+    Arguments:
+        optimizer: from ``SGD``, ``Adam`` or their kin.
+        comm: an mpi4py communicator; None: MPI.COMM_WORLD.
+        algorithm: of the all-reduce, or of reduce-scatter and all-gather.
+        bucket: bytes (a larger array travels alone); None: as the measured latency and bandwidth between nodes suggest.
+        values: how many further numbers ride along in each step to be summed over the ranks.
+        overlap: whether buckets are reduced in the background as soon as all of their gradients are `ready`; None:
+            where the ranks are on several nodes.
+        accumulate: how many gradients of each parameter are added up here before its bucket is sent; with `step`, it is
+            sent in any case. None: one, or as many as there are ``shards``.
+        shard: each rank keeps the state of, and updates, its part of the parameters (ZeRO stage 1): reduce-scatter,
+            update, all-gather. 2(p−1)/p·n bytes sent, as for an all-reduce.
+        reproducible: V: a step is made of V gradients, those of V fixed virtual shards of the batch, spread over the
+            ranks in any way, summed exactly: then every number of ranks gives the same bits, if the gradients have
+            them. Rank r has the ``shards`` of numpy.array_split(range(V), p)[r], unless you spread them otherwise.
+        allow_unused: parameters whose gradients do not come count as zero; otherwise that is an error that names them.
 
-    Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``;
-    ``communication_seconds``, spent in all-reduce so far.
+    Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``; ``shards``.
 
-    Raises CollectiveError on every rank where the structures differ or the algorithm is not known.
+    Raises CollectiveError on every rank where the arguments or structures differ or the algorithm is not known.
 
     Example, on every rank::
 
@@ -55,6 +70,7 @@ class Distributed:
         for batch in batches:                         # this rank's rows of each batch
             grads = gradient(params, batch) if len(batch) else None
             opt.step(grads, weight=len(batch))
+        opt.finish()                                  # other ranks may have more batches
     """
 
     def __init__(
@@ -62,100 +78,268 @@ class Distributed:
         optimizer: Optimizer,
         comm: MPI.Intracomm | None = None,
         algorithm: str = "auto",
-        bucket: int = 4 << 20,
+        bucket: int | None = None,
         values: int = 0,
+        *,
+        overlap: bool | None = None,
+        accumulate: int | None = None,
+        shard: bool = False,
+        reproducible: int | None = None,
+        allow_unused: bool = False,
     ) -> None:
         self.optimizer = optimizer
-        self.comm = MPI.COMM_WORLD if comm is None else comm
-        self.communication_seconds = 0.0
-        self._values = values
-        _agree(optimizer, bucket, values, self.comm)
-        _start_as_rank_0(optimizer, self.comm)
-        self._buckets = Buckets(optimizer.pairs, bucket, 2 + DIGITS + values)
-        # Bound once: a step then costs no checks of arguments, which cannot differ any more.
-        self._plans = [
-            hc.plan("allreduce", message, op="sum", algorithm=algorithm, out=message, comm=self.comm)
-            for message in self._buckets.messages
-        ]
-        names = [name for name, _ in optimizer.pairs]
-        views = self._buckets.views
-        self._means = dict(zip(names, views, strict=True)) if isinstance(optimizer.params, Mapping) else views
+        self.comm = comm = MPI.COMM_WORLD if comm is None else comm
+        arguments = dict(
+            algorithm=algorithm,
+            bucket=bucket,
+            values=values,
+            overlap=overlap,
+            accumulate=accumulate,
+            shard=shard,
+            reproducible=reproducible,
+            allow_unused=allow_unused,
+        )
+        agree(optimizer, arguments, comm)
+        start_as_rank_0(optimizer, comm)
+        self._values, self._allow_unused, self._virtual = values, allow_unused, reproducible
+        self._overlap = channel_of(comm).machine.nodes > 1 if overlap is None else overlap
+        self.shards = np.array_split(np.arange(reproducible or 0), comm.size)[comm.rank].tolist()
+        self._expected = accumulate or max(1, len(self.shards))
+        arrays = [array for _, array in optimizer.pairs]
+        found = buckets(arrays, bucket_bytes(comm) if bucket is None else bucket)
+        self._bucket_of = {i: k for k, one in enumerate(found) for i in one.members}
+        self._places = {name: i for i, (name, _) in enumerate(optimizer.pairs)}
+        # What the ranks have to say rides in the first message, where nothing is under way before it is known.
+        self._rides = not (self._overlap or shard or reproducible)
+        extra = [LENGTH + values if self._rides and one is found[0] else 0 for one in found]
+        self._pipeline = Pipeline(
+            [self._reduction(one, algorithm, more, shard) for one, more in zip(found, extra, strict=True)]
+        )
+        first = self._pipeline.reductions[0].message
+        self._ballot = first.extra if self._rides else np.zeros(LENGTH + values)
+        self._gathered = []
+        if shard:
+            parts = [reduction.part for reduction in self._pipeline.reductions]
+            optimizer.restrict(ranges(found, parts, len(arrays)))
+            self._gathered = [Gathered(one, arrays, comm, algorithm, self._overlap) for one in found]
+        self._weights: list[float] = []
+        self._error: Exception | None = None
 
-    def step(self, grads: Arrays | None, weight: float = 1.0, values: Sequence[float] | None = None) -> np.ndarray:
+    def _reduction(self, bucket: Bucket, algorithm: str, extra: int, shard: bool) -> Reduction:
+        exact = self._virtual is not None
+        message = Message(bucket, bucket.dtype, extra, apart=exact, rows=self._expected if exact else 1)
+        if exact:
+            return Exact(message, self.comm, algorithm, self._overlap, shard)
+        return (Scattered if shard else Summed)(message, self.comm, algorithm, self._overlap)
+
+    def ready(self, name: Any, grad: Any, weight: float = 1.0) -> None:
+        """Hand over the gradient of one parameter (its position, in a list); ``step()`` waits for the rest. Local.
+
+        In any order, another on each rank. A bucket whose gradients have all come, ``accumulate`` times, is reduced in
+        the background, if that was asked for, while the caller goes on. The n-th gradients of all parameters have the
+        same weight. Errors are raised by `step`, on every rank.
+        """
+        try:
+            if name not in self._places:
+                raise ValueError(f"there is no parameter {name!r}; there are {listed(list(self._places))}")
+            i = self._places[name]
+            self._weigh(self._message(i).times[i], weight)
+            self._pack(i, check_gradient(*self.optimizer.pairs[i], grad), weight)
+        except Exception as caught:
+            self._error = self._error or caught
+            return
+        self._send_full()
+
+    def add(self, grads: Arrays | None, weight: float = 1.0) -> None:
+        """As `ready`, of all parameters: one part of what makes the next step. None: of a part without samples."""
+        try:
+            gradients = None if grads is None else matched(self.optimizer.pairs, grads)
+            if gradients is None and weight > 0:
+                raise ValueError(f"grads is None with weight {weight!r}: a rank without samples passes weight=0")
+            self._weigh(len(self._weights), weight)
+            for reduction in self._pipeline.reductions:
+                for i in reduction.message.bucket.members:
+                    self._pack(i, None if gradients is None else gradients[i], weight)
+                self._send_full()
+        except Exception as caught:
+            self._error = self._error or caught
+
+    def step(
+        self, grads: Arrays | None = None, weight: float = 1.0, values: Sequence[float] | None = None
+    ) -> np.ndarray:
         """Average the gradients, weighted, over the ranks and make one step. Collective.
 
-        ``grads`` has the keys, shapes and dtypes of the parameters and is not changed; ``weight`` ≥ 0 is
+        ``grads`` has the keys and shapes of the parameters and is not changed; ``weight`` ≥ 0 is
         usually the number of samples that it is the mean of. A rank without samples passes None and weight
-        0. ``values`` (None: zeros) are summed over the ranks, in the dtype of the gradients; the sums are
-        returned.
+        0. After `ready` or `add`, ``grads`` is what comes last, or nothing. ``values`` (None: zeros) are summed over
+        the ranks, in the dtype of the gradients; the sums are returned.
 
         Raises CollectiveError on every rank, before any parameter changes, when an argument is wrong on
         some rank or the weights of all ranks are 0.
         """
-        error: Exception | None = None
-        gradients: list[np.ndarray] | None = None
+        values = self._checked_values(values)
+        if self.comm.size == 1 and self._virtual is None and grads is not None and not self._weights:
+            return self._alone(grads, weight, values)
+        if grads is not None or (not self._weights and weight != 0):
+            self.add(grads, weight)
+        self._complain_of_unused()
+        return self._make_step(values, finished=False)[1]
+
+    def finish(self) -> None:
+        """This rank has no more samples: take part in the steps of those that have, until all have none. Collective.
+
+        Every rank calls it once, after its last step; none of them need to have made the same number of steps.
+        """
+        done = False
+        while not done:
+            done, _ = self._make_step(None, finished=True)
+
+    def _alone(self, grads: Arrays, weight: float, values: Sequence[float] | None) -> np.ndarray:
+        error = self._error
         try:
-            gradients = self._checked(grads, weight, values)
-        except Exception as caught:  # told to the other ranks, who would wait for this one
-            error = caught
-        if self.comm.size == 1:
+            _check_weight(weight)
+            if weight and not error:
+                self.optimizer.step(grads)
+        except Exception as caught:
+            error = error or caught
+        self._forget()
+        raise_together(error, self.comm)
+        _require_weight(weight)
+        return np.array([0.0] * self._values if values is None else values, np.float64)
+
+    def _make_step(self, values: Sequence[float] | None, finished: bool) -> tuple[bool, np.ndarray]:
+        """Sum, verdict, update. Returns whether all ranks have finished, and the sums of the values."""
+        error = self._error
+        mine = Ballot(
+            failed=error is not None,
+            finished=finished,
+            rows=len(self.shards) if finished else len(self._weights),
+            weight=0.0 if error else math.fsum(self._weights),
+            values=np.zeros(self._values) if error or values is None else np.asarray(values, np.float64),
+        )
+        total, first = self._voted(mine)
+        done = total.finished == self.comm.size
+        if total.failed or done or not total.weight or self._virtual not in (None, total.rows):
+            self._pipeline.drain()
+            self._forget()
+            if done:
+                return True, total.values
             raise_together(error, self.comm)
-            self._require_weight(weight)
-            self.optimizer.step(grads)  # type: ignore[arg-type]
-            return np.array(values if values is not None else [0.0] * self._values, np.float64)
-        self._pack(gradients, 0.0 if error else weight, values if not error else None, failed=error is not None)
-        self._reduce()
-        failures, *digits = self._buckets.extra[: 2 + DIGITS].tolist()
-        if failures:
-            raise_together(error, self.comm)
-        total = joined(digits)
-        self._require_weight(total)
-        self.optimizer.step(self._means, scale=1.0 / total)
-        return self._buckets.extra[2 + DIGITS :].astype(np.float64)
+            self._require_rows(total.rows)
+            _require_weight(total.weight)
+        self._update(1.0 / total.weight, first)
+        self._pipeline.begin()
+        self._forget()
+        return False, total.values
 
-    def _checked(self, grads: Arrays | None, weight: float, values: Sequence[float] | None) -> list[np.ndarray] | None:
-        if not 0 <= weight < BASE**DIGITS:
-            raise ValueError(f"weight is {weight!r}; expected a number of at least 0 and below 2**48")
-        if values is not None and len([float(value) for value in values]) != self._values:
-            raise ValueError(f"{len(values)} values given; this optimizer was made for values={self._values}")
-        if grads is None:
-            if weight > 0:
-                raise ValueError(f"grads is None with weight {weight!r}: a rank without samples passes weight=0")
-            return None
-        return matched(self.optimizer.pairs, grads)
+    def _voted(self, mine: Ballot) -> tuple[Ballot, list[np.ndarray]]:
+        """The sum of what all ranks have to say, and the sums of buckets that came with it."""
+        mine.write(self._ballot)
+        if self._rides:
+            first = [self._pipeline.receive()]
+            return Ballot.read(self._ballot), first
+        if self._overlap:
+            self._pipeline.send_all()
+        self._pipeline.timed(lambda: hc.allreduce(self._ballot, out=self._ballot, comm=self.comm))
+        return Ballot.read(self._ballot), []
 
-    def _pack(
-        self,
-        gradients: list[np.ndarray] | None,
-        weight: float,
-        values: Sequence[float] | None,
-        failed: bool,
-    ) -> None:
-        extra = self._buckets.extra
-        extra[0] = failed
-        extra[1 : 2 + DIGITS] = split(weight)
-        extra[2 + DIGITS :] = 0.0 if values is None else values
-        for i, view in enumerate(self._buckets.views):
-            # Not 0 × gradient: that would be NaN where the gradient is not finite.
-            if weight == 0 or gradients is None:
-                view.fill(0.0)
-            else:
-                with np.errstate(all="ignore"):  # whether numpy raises is each rank's own affair; the others wait
-                    np.multiply(gradients[i], float(weight), out=view)
+    def _update(self, scale: float, first: list[np.ndarray]) -> None:
+        """Each parameter as soon as its sum is there, unless the rule wants to see all of them first."""
+        optimizer = self.optimizer
+        if optimizer.needs_all:
+            gradients = {i: gradient for parts in self._received(first) for i, gradient in parts.items()}
+            if not optimizer.update([gradients[i] for i in range(len(gradients))], scale, self._complete):
+                return
+            for gathered in self._gathered:
+                self._pipeline.timed(gathered.start)
+        else:
+            optimizer.advance()
+            for k, parts in enumerate(self._received(first)):
+                for i, gradient in parts.items():
+                    optimizer.apply(i, gradient, scale)
+                if self._gathered:
+                    self._pipeline.timed(self._gathered[k].start)
+        for gathered in self._gathered:
+            self._pipeline.timed(gathered.wait)
 
-    def _reduce(self) -> None:
-        start = perf_counter()
-        for plan in self._plans:
-            plan.start()
-            plan.wait()
-        self.communication_seconds += perf_counter() - start
+    def _received(self, first: list[np.ndarray]) -> Iterator[dict[int, np.ndarray]]:
+        """Of each bucket the gradients in this rank's part of the sum: of each member the elements in its range."""
+        for k, reduction in enumerate(self._pipeline.reductions):
+            found = first[k] if k < len(first) else self._pipeline.receive()
+            parts = {}
+            for member, start, _ in reduction.message.bucket.spans():
+                begin, end = self.optimizer.ranges[member]
+                at = start + begin - reduction.part[0] if begin < end else 0
+                parts[member] = found[at : at + end - begin]
+            yield parts
 
-    def _require_weight(self, total: float) -> None:
-        if total == 0:
-            raise hc.CollectiveError(
-                "the weights of all ranks are 0, so there is no mean gradient: "
-                "leave out a step for which no rank has samples"
+    def _complete(self, sums: np.ndarray) -> None:
+        """Sums over blocks of which each rank has its own, and zeros: adding them rounds nothing."""
+        if self._gathered:
+            self._pipeline.timed(lambda: hc.allreduce(sums, out=sums, comm=self.comm))
+
+    def _message(self, i: int) -> Message:
+        return self._pipeline.reductions[self._bucket_of[i]].message
+
+    def _send_full(self) -> None:
+        if self._overlap:
+            self._pipeline.send_full(self._expected)
+
+    def _pack(self, i: int, gradient: np.ndarray | None, weight: float) -> None:
+        if self._bucket_of[i] < self._pipeline.sent:
+            raise ValueError(
+                f"the gradient of {self.optimizer.pairs[i][0]!r} came more than {self._expected} times before step(): "
+                "its bucket was sent already"
             )
+        self._message(i).pack(i, gradient, weight)
+
+    def _forget(self) -> None:
+        self._weights, self._error = [], None
+
+    def _weigh(self, times: int, weight: float) -> None:
+        """Note the weight of the gradients that come for the (times + 1)-th time."""
+        _check_weight(weight)
+        if times < len(self._weights):
+            if weight != self._weights[times]:
+                raise ValueError(f"weight is {weight!r} here and was {self._weights[times]!r} for another parameter")
+        else:
+            self._weights.append(float(weight))
+
+    def _complain_of_unused(self) -> None:
+        if self._allow_unused or self._error or not any(self._weights):
+            return
+        unused = [
+            self.optimizer.pairs[i][0]
+            for reduction in self._pipeline.reductions[self._pipeline.sent :]
+            for i, times in reduction.message.times.items()
+            if times < len(self._weights)
+        ]
+        if unused:
+            self._error = ValueError(
+                f"no gradient came for {listed(sorted(unused, key=str))}: hand them over before step(), or pass "
+                "allow_unused=True, and they count as zero"
+            )
+
+    def _checked_values(self, values: Sequence[float] | None) -> Sequence[float] | None:
+        try:
+            if values is not None and len([float(value) for value in values]) != self._values:
+                raise ValueError(f"{len(values)} values given; this optimizer was made for values={self._values}")
+        except Exception as caught:
+            self._error = self._error or caught
+            return None
+        return values
+
+    def _require_rows(self, rows: float) -> None:
+        if self._virtual is not None and rows != self._virtual:
+            raise hc.CollectiveError(
+                f"the ranks gave gradients of {rows:.0f} virtual shards in this step; reproducible={self._virtual} "
+                "wants as many: each rank hands over those of its `shards`; of one without samples, add(None, weight=0)"
+            )
+
+    @property
+    def communication_seconds(self) -> float:
+        """Time that this rank has spent waiting for communication so far."""
+        return self._pipeline.seconds
 
     @property
     def params(self) -> Arrays:
@@ -174,50 +358,47 @@ class Distributed:
         self.optimizer.lr = value
 
     def state_dict(self) -> dict[str, Any]:
-        """As ``optimizer.state_dict()``: it is the same on every rank."""
-        return self.optimizer.state_dict()
+        """As ``optimizer.state_dict()``, whole: it is the same on every rank. Collective where it is sharded."""
+        state = self.optimizer.state_dict()
+        if self._gathered:
+            for name, array in self.optimizer.pairs:
+                slots = state["state"][name]
+                for slot, part in slots.items():
+                    slots[slot] = hc.allgather(part, comm=self.comm).reshape(array.shape)
+        return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """As ``optimizer.load_state_dict()``; every rank loads the same."""
+        """As ``optimizer.load_state_dict()``; every rank loads the same, whole."""
+        if self._gathered:
+            own = {}
+            for (name, _), (start, stop) in zip(self.optimizer.pairs, self.optimizer.ranges, strict=True):
+                slots = state_dict["state"].get(name, {})
+                own[name] = {slot: array.reshape(-1)[start:stop] for slot, array in slots.items()}
+            state_dict = {**state_dict, "state": own}
         self.optimizer.load_state_dict(state_dict)
 
 
-def split(weight: float) -> list[float]:
-    """``weight`` < 2⁴⁸ as whole-number digits to base 4096, lowest first, and its fraction."""
-    whole = math.floor(weight)
-    return [*(float(whole // BASE**k % BASE) for k in range(DIGITS)), weight - whole]
+def bucket_bytes(comm: MPI.Intracomm) -> int:
+    """The shortest bucket whose bytes travel nearly as fast as those of a long one, by what is measured or modelled."""
+
+    def pace(nbytes: int) -> float | None:
+        seconds = hc.explain("allreduce", np.empty(nbytes // 4, np.float32), comm=comm).seconds
+        return None if seconds is None else seconds / nbytes
+
+    longest = pace(BUCKETS[-1])
+    if longest is None:
+        return BUCKET
+    return next(nbytes for nbytes in BUCKETS if (pace(nbytes) or 0.0) <= CLOSE * longest)
 
 
-def joined(digits: list[float]) -> float:
-    """The number, or sum of numbers, that was ``split``; digits that carry (are 4096 or more) are welcome.
-
-    >>> joined(split(16777217.5))
-    16777217.5
-    """
-    return math.fsum([*(digit * BASE**k for k, digit in enumerate(digits[:DIGITS])), digits[DIGITS]])
+def _check_weight(weight: float) -> None:
+    if not 0 <= weight < LIMIT:
+        raise ValueError(f"weight is {weight!r}; expected a number of at least 0 and below 2**48")
 
 
-def _agree(optimizer: Optimizer, bucket: int, values: int, comm: MPI.Intracomm) -> None:
-    """Raise on every rank unless the arguments and the structure of ``optimizer`` are those of rank 0."""
-    mine = [optimizer.rule.name, f"bucket={bucket}", f"values={values}"]
-    mine += [f"{name!r}, {array.dtype} of shape {array.shape}" for name, array in optimizer.pairs]
-    expected = comm.bcast(mine)
-    with hc.all_or_none(comm):
-        if bucket <= 0 or values < 0:
-            raise ValueError(f"bucket={bucket}, values={values}; expected a bucket of at least one byte")
-        for here, there in zip_longest(mine, expected, fillvalue="nothing"):
-            if here != there:
-                raise ValueError(
-                    f"the optimizer differs from that of rank 0: {here} here, {there} there; every rank must "
-                    "make the same optimizer, for the same parameters in the same order"
-                )
-
-
-def _start_as_rank_0(optimizer: Optimizer, comm: MPI.Intracomm) -> None:
-    """Parameters, state, step count and hyperparameters become those of rank 0."""
-    if comm.size == 1:
-        return
-    state = [array for slots in optimizer.state for array in slots.values()]
-    hc.broadcast([array for _, array in optimizer.pairs] + state, root=0, comm=comm)
-    hyperparameters, optimizer.steps = comm.bcast((optimizer.hyperparameters, optimizer.steps))
-    optimizer.hyperparameters.update(hyperparameters)
+def _require_weight(total: float) -> None:
+    if total == 0:
+        raise hc.CollectiveError(
+            "the weights of all ranks are 0, so there is no mean gradient: "
+            "leave out a step for which no rank has samples"
+        )

@@ -64,20 +64,23 @@ def matched(pairs: list[tuple[Any, np.ndarray]], gradients: Arrays) -> list[np.n
         raise ValueError(
             f"gradients do not match the parameters: missing {listed(missing)}, without a parameter {listed(extra)}"
         )
-    for name, parameter in pairs:
-        gradient = found[name]
-        if isinstance(gradient, np.generic):  # what NumPy's arithmetic makes of an array without axes
-            gradient = found[name] = np.asarray(gradient)
-        if not isinstance(gradient, np.ndarray):
-            raise TypeError(f"the gradient of {name!r} is a {kind(gradient)}, its parameter a numpy.ndarray")
-        if gradient.shape != parameter.shape:
-            raise ValueError(f"the gradient of {name!r} has shape {gradient.shape}, its parameter {parameter.shape}")
-        if gradient.dtype != parameter.dtype and not (_is_single(gradient) and _is_single(parameter)):
-            raise TypeError(
-                f"the gradient of {name!r} has dtype {gradient.dtype}, its parameter {parameter.dtype}: "
-                f"convert it with .astype({str(parameter.dtype)!r})"
-            )
-    return [found[name] for name, _ in pairs]
+    return [check_gradient(name, parameter, found[name]) for name, parameter in pairs]
+
+
+def check_gradient(name: Any, parameter: np.ndarray, gradient: Any) -> np.ndarray:
+    """The gradient as an array; raises where it does not fit its parameter."""
+    if isinstance(gradient, np.generic):  # what NumPy's arithmetic makes of an array without axes
+        gradient = np.asarray(gradient)
+    if not isinstance(gradient, np.ndarray):
+        raise TypeError(f"the gradient of {name!r} is a {kind(gradient)}, its parameter a numpy.ndarray")
+    if gradient.shape != parameter.shape:
+        raise ValueError(f"the gradient of {name!r} has shape {gradient.shape}, its parameter {parameter.shape}")
+    if gradient.dtype != parameter.dtype and not (_is_single(gradient) and _is_single(parameter)):
+        raise TypeError(
+            f"the gradient of {name!r} has dtype {gradient.dtype}, its parameter {parameter.dtype}: "
+            f"convert it with .astype({str(parameter.dtype)!r})"
+        )
+    return gradient
 
 
 def _is_single(array: np.ndarray) -> bool:

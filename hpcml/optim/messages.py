@@ -1,0 +1,66 @@
+"""The memory in which the gradients of a bucket are put together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpcml.optim.buckets import Bucket
+from hpcml.optim.precision import SINGLE, is_short
+
+
+class Message:
+    """Gradients of the members of ``bucket``, times their weights, side by side; used again in every step.
+
+    Gradients of one member that come one after another in a step are added up; with ``apart`` each has its own row.
+
+    Attributes: ``rows`` (n, size + extra); ``times``, how often each member's gradient came in this step.
+    """
+
+    def __init__(self, bucket: Bucket, dtype: np.dtype, extra: int = 0, apart: bool = False, rows: int = 1) -> None:
+        self.bucket, self.apart = bucket, apart
+        self.rows = np.zeros((rows, bucket.size + extra), dtype)
+        self._places = {member: (start, stop) for member, start, stop in bucket.spans()}
+        self.times = dict.fromkeys(bucket.members, 0)
+
+    @property
+    def flat(self) -> np.ndarray:
+        """The gradients and what rides behind them, where all are in one row."""
+        return self.rows[0]
+
+    @property
+    def extra(self) -> np.ndarray:
+        """Numbers that ride behind the gradients."""
+        return self.rows[0, self.bucket.size :]
+
+    def pack(self, member: int, gradient: np.ndarray | None, weight: float) -> None:
+        """Put in ``weight`` times the gradient; None, and a weight of 0, is zeros."""
+        times = self.times[member]
+        self.times[member] += 1
+        if self.apart and times == len(self.rows):
+            self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)])
+        place = self._place(member, times if self.apart else 0)
+        fresh = self.apart or times == 0
+        if gradient is None or weight == 0:
+            if fresh:
+                place.fill(0)
+            return
+        place = place.reshape(gradient.shape)
+        dtype = SINGLE if is_short(place.dtype) else place.dtype
+        with np.errstate(all="ignore"):  # whether NumPy raises is each rank's own affair; the others wait
+            if fresh:
+                np.multiply(gradient, weight, out=place, dtype=dtype, casting="unsafe")
+            else:
+                np.add(place, np.multiply(gradient, weight, dtype=dtype), out=place, dtype=dtype, casting="unsafe")
+
+    def close(self) -> np.ndarray:
+        """Zeros for all that did not come; the rows that are to be summed. The next step begins afresh."""
+        rows = max(1, *self.times.values())
+        for member, times in self.times.items():
+            for row in range(times, rows if self.apart else 1):
+                self._place(member, row).fill(0)
+            self.times[member] = 0
+        return self.rows[: rows if self.apart else 1]
+
+    def _place(self, member: int, row: int) -> np.ndarray:
+        start, stop = self._places[member]
+        return self.rows[row, start:stop]
