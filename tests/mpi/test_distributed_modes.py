@@ -6,7 +6,7 @@ Gradients are whole numbers, whose sums no order of folding rounds, so steps are
 import numpy as np
 import pytest
 from mpi4py import MPI
-from optim_cases import CASES
+from optim_cases import CASES, Case
 
 from hpcml import collectives as hc
 from hpcml import optim
@@ -16,7 +16,8 @@ COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
 VIRTUAL = 8  # shards of a batch
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
+ADAM = Case("Adam", {"lr": 0.1})
+SPREAD = "sharded, overlapped"  # the mode in which most may go wrong: every rule is tried in it
 
 MODES = {
     "blocking": dict(overlap=False),
@@ -99,12 +100,13 @@ def assert_same_bits(found, expected):
         np.testing.assert_array_equal(found[name], array, err_msg=name, strict=True)
 
 
-@every_mode
-@every_case
+@pytest.mark.parametrize(
+    "case, mode", [*((ADAM, mode) for mode in MODES), *((case, SPREAD) for case in CASES)], ids=str
+)
 def test_all_modes_make_the_same_steps(case, mode):
     params = parameters()
     # A bucket is sent when all that may come has come: at the latest with step().
-    together = optim.Distributed(case.optimizer(params), **{"accumulate": VIRTUAL, **mode})
+    together = optim.Distributed(case.optimizer(params), **{"accumulate": VIRTUAL, **MODES[mode]})
     train(together, 3)
     expected, alone = expected_after(case, 3)
     assert_same_bits(params, expected)
@@ -135,17 +137,7 @@ def test_gradients_come_one_by_one_in_the_ranks_own_order(mode):
     params = parameters()
     together = optim.Distributed(optim.Adam(params, lr=0.1), **{"accumulate": VIRTUAL, **mode})
     train(together, 3, one_by_one=True)
-    assert_same_bits(params, expected_after(CASES_BY_NAME["Adam"], 3)[0])
-
-
-class _Adam:
-    """As a case."""
-
-    def optimizer(self, params, **options):
-        return optim.Adam(params, lr=0.1, **options)
-
-
-CASES_BY_NAME = {"Adam": _Adam()}
+    assert_same_bits(params, expected_after(ADAM, 3)[0])
 
 
 def test_a_full_bucket_is_under_way_before_the_step(comm):
@@ -249,7 +241,7 @@ def test_reproducible_steps_have_the_same_bits_on_any_number_of_ranks(shard, ove
 
 
 def test_state_of_a_sharded_optimizer_goes_to_another_and_back():
-    case = CASES_BY_NAME["Adam"]
+    case = ADAM
     straight, _ = expected_after(case, 4)
     params = parameters()
     together = optim.Distributed(case.optimizer(params), shard=True, accumulate=VIRTUAL)
