@@ -18,7 +18,8 @@ from hpcml.optim.messages import Message
 from hpcml.optim.optimizer import Optimizer
 from hpcml.optim.parameters import Arrays, check_gradient, listed, matched
 from hpcml.optim.pipeline import Pipeline
-from hpcml.optim.reductions import Exact, Reduction, Scattered, Summed
+from hpcml.optim.precision import short
+from hpcml.optim.reductions import Exact, Part, Reduction, Scattered, Summed, Wire
 from hpcml.optim.shards import Gathered, ranges
 from hpcml.optim.starting import agree, start_as_rank_0
 
@@ -58,6 +59,8 @@ class Distributed:
         reproducible: V: a step is made of V gradients, those of V fixed virtual shards of the batch, spread over the
             ranks in any way, summed exactly: then every number of ranks gives the same bits, if the gradients have
             them. Rank r has the ``shards`` of numpy.array_split(range(V), p)[r], unless you spread them otherwise.
+        wire: what is sent for gradients: None, they themselves; "float16" or "bfloat16", numbers of 16 bits, scaled by a
+            power of two so that they have about the size of the mean gradient; or a `Wire`.
         allow_unused: parameters whose gradients do not come count as zero; otherwise that is an error that names them.
 
     Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``; ``shards``.
@@ -86,6 +89,7 @@ class Distributed:
         shard: bool = False,
         reproducible: int | None = None,
         allow_unused: bool = False,
+        wire: str | Wire | None = None,
     ) -> None:
         self.optimizer = optimizer
         self.comm = comm = MPI.COMM_WORLD if comm is None else comm
@@ -98,10 +102,13 @@ class Distributed:
             shard=shard,
             reproducible=reproducible,
             allow_unused=allow_unused,
+            wire=wire,
         )
         agree(optimizer, arguments, comm)
         start_as_rank_0(optimizer, comm)
         self._values, self._allow_unused, self._virtual = values, allow_unused, reproducible
+        self._wire = wire
+        self._unit = None if isinstance(wire, str) else 1.0  # what weights are divided by: a power of two
         self._overlap = channel_of(comm).machine.nodes > 1 if overlap is None else overlap
         self.shards = np.array_split(np.arange(reproducible or 0), comm.size)[comm.rank].tolist()
         self._expected = accumulate or max(1, len(self.shards))
@@ -110,7 +117,7 @@ class Distributed:
         self._bucket_of = {i: k for k, one in enumerate(found) for i in one.members}
         self._places = {name: i for i, (name, _) in enumerate(optimizer.pairs)}
         # What the ranks have to say rides in the first message, where nothing is under way before it is known.
-        self._rides = not (self._overlap or shard or reproducible)
+        self._rides = not (self._overlap or shard or reproducible or wire)
         extra = [LENGTH + values if self._rides and one is found[0] else 0 for one in found]
         self._pipeline = Pipeline(
             [self._reduction(one, algorithm, more, shard) for one, more in zip(found, extra, strict=True)]
@@ -126,11 +133,18 @@ class Distributed:
         self._error: Exception | None = None
 
     def _reduction(self, bucket: Bucket, algorithm: str, extra: int, shard: bool) -> Reduction:
-        exact = self._virtual is not None
-        message = Message(bucket, bucket.dtype, extra, apart=exact, rows=self._expected if exact else 1)
+        wire, comm, exact = self._wire, self.comm, self._virtual is not None
+        dtype = short(wire) if isinstance(wire, str) else bucket.dtype
+        message = Message(bucket, dtype, extra, apart=exact, rows=self._expected if exact else 1)
+        whole: Reduction
         if exact:
-            return Exact(message, self.comm, algorithm, self._overlap, shard)
-        return (Scattered if shard else Summed)(message, self.comm, algorithm, self._overlap)
+            whole = Exact(message, comm, algorithm, self._overlap)
+        elif wire is None or isinstance(wire, str):
+            return (Scattered if shard else Summed)(message, comm, algorithm, self._overlap)
+        else:
+            shapes = [self.optimizer.pairs[i][1].shape for i in bucket.members]
+            whole = wire.reduction(message, shapes, comm, algorithm, self._overlap)
+        return Part(whole, comm.rank, comm.size) if shard else whole
 
     def ready(self, name: Any, grad: Any, weight: float = 1.0) -> None:
         """Hand over the gradient of one parameter (its position, in a list); ``step()`` waits for the rest. Local.
@@ -217,6 +231,8 @@ class Distributed:
             weight=0.0 if error else math.fsum(self._weights),
             values=np.zeros(self._values) if error or values is None else np.asarray(values, np.float64),
         )
+        if self._unit is None:
+            self._unit = self._first_unit(0.0)
         total, first = self._voted(mine)
         done = total.finished == self.comm.size
         if total.failed or done or not total.weight or self._virtual not in (None, total.rows):
@@ -227,7 +243,9 @@ class Distributed:
             raise_together(error, self.comm)
             self._require_rows(total.rows)
             _require_weight(total.weight)
-        self._update(1.0 / total.weight, first)
+        self._update(self._unit / total.weight, first)
+        if isinstance(self._wire, str):
+            self._unit = power_of_two(total.weight)
         self._pipeline.begin()
         self._forget()
         return False, total.values
@@ -291,7 +309,13 @@ class Distributed:
                 f"the gradient of {self.optimizer.pairs[i][0]!r} came more than {self._expected} times before step(): "
                 "its bucket was sent already"
             )
-        self._message(i).pack(i, gradient, weight)
+        if self._unit is None:
+            self._unit = self._first_unit(weight)
+        self._message(i).pack(i, gradient, weight / self._unit)
+
+    def _first_unit(self, weight: float) -> float:
+        """Before anything is packed for the first time: what the steps before would have told. Collective."""
+        return power_of_two(float(hc.allreduce(np.array(weight), comm=self.comm)))
 
     def _forget(self) -> None:
         self._weights, self._error = [], None
@@ -389,6 +413,11 @@ def bucket_bytes(comm: MPI.Intracomm) -> int:
     if longest is None:
         return BUCKET
     return next(nbytes for nbytes in BUCKETS if (pace(nbytes) or 0.0) <= CLOSE * longest)
+
+
+def power_of_two(number: float) -> float:
+    """The one that is nearest, by ratio; 1 for 0."""
+    return 2.0 ** round(math.log2(number)) if number > 0 else 1.0
 
 
 def _check_weight(weight: float) -> None:

@@ -21,7 +21,7 @@ class Pipeline:
 
     def __init__(self, reductions: Sequence[Reduction]) -> None:
         self.reductions = reductions
-        self.sent = self._received = 0
+        self.begin()
         self.seconds = 0.0
 
     def send_full(self, times: int) -> None:
@@ -37,6 +37,9 @@ class Pipeline:
         """This rank's part of the next sum that was not waited for."""
         if self._received == self.sent:
             self._send()
+        while self._turned < self.sent:
+            self.timed(self.reductions[self._turned].turn)
+            self._turned += 1
         found = self.timed(self.reductions[self._received].wait)
         self._received += 1
         return found
@@ -51,7 +54,7 @@ class Pipeline:
 
     def begin(self) -> None:
         """All have been received: the next step."""
-        self.sent = self._received = 0
+        self.sent = self._turned = self._received = 0
 
     def timed(self, call: Callable[[], Result]) -> Result:
         """What ``call`` returns; its time counts as communication."""

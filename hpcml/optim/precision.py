@@ -23,6 +23,15 @@ def is_short(dtype: np.dtype) -> bool:
     return dtype == np.float16 and dtype.isnative or dtype.name == "bfloat16"
 
 
+def short(name: str) -> np.dtype:
+    """The data type "float16" or "bfloat16"."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
 def working(dtype: np.dtype) -> np.dtype:
     """What parameters of that data type are reckoned in."""
     return SINGLE if is_short(dtype) else dtype

@@ -22,9 +22,35 @@ class Reduction(Protocol):
 
     def start(self) -> None: ...
 
+    def turn(self) -> None:
+        """Begin the second half, where there is one, as soon as the first is there."""
+
     def wait(self) -> np.ndarray:
         """This rank's part of the sum, flat; good until the next start."""
         ...
+
+
+class Wire(Protocol):
+    """A way to send less: `optim.TopK` and its kin. ``repr`` says it whole, for ranks compare that."""
+
+    def reduction(
+        self, message: Message, shapes: list[tuple[int, ...]], comm: MPI.Intracomm, algorithm: str, background: bool
+    ) -> Reduction:
+        """The sum of a message, of members of these shapes, to good approximation; the whole of it on every rank."""
+        ...
+
+
+class Part:
+    """This rank's part of a sum of which it has the whole."""
+
+    def __init__(self, whole: Reduction, rank: int, ranks: int) -> None:
+        self._whole, self.message = whole, whole.message
+        cuts = whole.message.bucket.cuts(ranks)
+        self.part = cuts[rank], cuts[rank + 1]
+        self.start, self.turn = whole.start, whole.turn
+
+    def wait(self) -> np.ndarray:
+        return self._whole.wait()[slice(*self.part)]
 
 
 class Summed:
@@ -41,6 +67,9 @@ class Summed:
     def start(self) -> None:
         self.message.close()
         self._plan.start()
+
+    def turn(self) -> None:
+        """There is one half."""
 
     def wait(self) -> np.ndarray:
         self._plan.wait()
@@ -70,6 +99,9 @@ class Scattered:
         self.message.close()
         self._plan.start()
 
+    def turn(self) -> None:
+        """There is one half."""
+
     def wait(self) -> np.ndarray:
         self._plan.wait()
         return self._sum
@@ -78,14 +110,10 @@ class Scattered:
 class Exact:
     """The exact sum of the rows of all ranks, rounded once: the same bits however the rows are spread over them."""
 
-    def __init__(
-        self, message: Message, comm: MPI.Intracomm, algorithm: str, background: bool, shard: bool = False
-    ) -> None:
+    def __init__(self, message: Message, comm: MPI.Intracomm, algorithm: str, background: bool) -> None:
         self.message, self._comm, self._algorithm, self._background = message, comm, algorithm, background
-        size = message.bucket.size
-        cuts = message.bucket.cuts(comm.size)
-        self.part = (cuts[comm.rank], cuts[comm.rank + 1]) if shard else (0, size)
-        self._sum = np.empty(size, message.rows.dtype)
+        self.part = 0, message.bucket.size
+        self._sum = np.empty(message.bucket.size, message.rows.dtype)
         self._request: hc.Request | None = None
 
     def start(self) -> None:
@@ -93,7 +121,10 @@ class Exact:
         begin = hc.iallreduce if self._background else hc.allreduce
         self._request = begin(rows, "sum", self._algorithm, out=self._sum, comm=self._comm, reproducible=True, axis=0)
 
+    def turn(self) -> None:
+        """There is one half."""
+
     def wait(self) -> np.ndarray:
         if self._background and self._request is not None:
             self._request.wait()
-        return self._sum[slice(*self.part)]
+        return self._sum

@@ -37,6 +37,11 @@ def _check(arguments: Mapping[str, Any], ranks: int) -> None:
             f"reproducible={virtual!r} on {ranks} ranks; expected the number of virtual shards that a batch is cut "
             "into, at least one for each rank"
         )
+    wire = arguments["wire"]
+    if not (wire is None or hasattr(wire, "reduction") or wire in ("float16", "bfloat16")):
+        raise ValueError(f"wire={wire!r}; expected None, 'float16', 'bfloat16', or one of optim.TopK and its kin")
+    if wire is not None and virtual is not None:
+        raise ValueError(f"wire={wire!r} with reproducible={virtual}: what is rounded on the way has no exact sum")
     if accumulate is not None and accumulate < 1:
         raise ValueError(f"accumulate={accumulate}; expected a number of at least 1")
 

@@ -271,6 +271,27 @@ def test_each_rank_keeps_its_part_of_the_state_only():
         assert kept < whole
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("shard", [False, True])
+@pytest.mark.parametrize("wire, digits", [("float16", 11), ("bfloat16", 8)])
+def test_16_bits_on_the_wire_round_and_neither_overflow_nor_vanish(wire, digits, shard, overlap):
+    """Gradients of any size that a 16-bit number has, whatever the weights: large counts would take them beyond it."""
+    params = {"w": np.zeros((60, 50), "f4"), "b": np.zeros(70, "f8")}
+    together = optim.Distributed(optim.SGD(params, lr=1.0), wire=wire, shard=shard, overlap=overlap, bucket=8000)
+    for step, size in enumerate((1e-3, 1.0, 1e3)):
+        grads = {name: np.random.default_rng([step, RANK]).uniform(1, 2, a.shape) * size for name, a in params.items()}
+        grads = {name: np.asarray(grad, params[name].dtype) for name, grad in grads.items()}
+        before = {name: array.copy() for name, array in params.items()}
+        weights = 5000.0 * (1 + np.arange(SIZE))
+        together.step(grads, weight=weights[RANK])
+        for name, array in params.items():
+            everyone = COMM.allgather(grads[name].astype("f8"))
+            mean = np.average(everyone, axis=0, weights=weights)
+            # Each rank rounds its own, and each of up to p − 1 sums is rounded; of numbers that are all positive.
+            np.testing.assert_allclose(before[name] - array, mean, rtol=(SIZE + 1) * 2.0**-digits)
+            assert len(set(COMM.allgather(array.tobytes()))) == 1
+
+
 MISTAKES = {
     "an unknown name": (lambda d: d.ready("x", np.ones(3)), "there is no parameter 'x'; there are 'v', 'w'"),
     "a wrong shape": (lambda d: d.ready("w", np.ones(4)), r"'w' has shape \(4,\)"),
@@ -321,6 +342,8 @@ def test_a_wrong_number_of_virtual_shards_is_an_error_on_every_rank():
         (dict(reproducible=0), "reproducible=0"),
         (dict(reproducible=1.5), "reproducible=1.5"),
         (dict(accumulate=0), "accumulate=0"),
+        (dict(wire="float8"), "wire='float8'; expected None, 'float16'"),
+        (dict(wire="float16", reproducible=8), "wire='float16' with reproducible=8"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(arguments, message):
