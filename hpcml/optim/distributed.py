@@ -59,8 +59,8 @@ class Distributed:
         reproducible: V: a step is made of V gradients, those of V fixed virtual shards of the batch, spread over the
             ranks in any way, summed exactly: then every number of ranks gives the same bits, if the gradients have
             them. Rank r has the ``shards`` of numpy.array_split(range(V), p)[r], unless you spread them otherwise.
-        wire: what is sent for gradients: None, they themselves; "float16" or "bfloat16", numbers of 16 bits, scaled by a
-            power of two so that they have about the size of the mean gradient; or a `Wire`.
+        wire: what is sent for gradients: None, they themselves; "float16" or "bfloat16", numbers of 16 bits, scaled by
+            a power of two to about the size of the mean gradient; or a `Wire`.
         allow_unused: parameters whose gradients do not come count as zero; otherwise that is an error that names them.
 
     Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``; ``shards``.
