@@ -59,6 +59,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weight-decay", type=zero_or_more, default=0.0, metavar="DECAY", help="(default: %(default)g)")
     add("--seed", type=count, default=0, help="of split, first weights and batches (default: %(default)s)")
     add("--algorithm", default="auto", help="of the all-reduce (default: %(default)s)")
+    add("--clip-norm", type=positive, metavar="NORM", help="mlp: scale gradients down to this norm")
+    add("--reproducible", type=positive_count, metavar="V",
+        help="mlp: the same parameters, bit for bit, on any number of ranks up to V")
+    add("--shard", action="store_true", help="mlp: each rank keeps its part of the optimizer's state")
+    add("--wire", choices=("float16", "bfloat16"), help="mlp: what gradients are sent as")
+    add("--overlap", action=argparse.BooleanOptionalAction,
+        help="mlp: send gradients while others are computed (default: between nodes)")
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +80,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
     """The estimator that the arguments ask for. rows: of the training data, over all ranks."""
+    from hpcml import collectives as hc
     from hpcml import models
 
     settings = {
@@ -89,8 +97,11 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
         "algorithm": args.algorithm,
         "comm": comm,
     }
+    distribution = {name: getattr(args, name) for name in ("clip_norm", "reproducible", "shard", "wire", "overlap")}
     if args.model == "mlp":
-        return models.MLPClassifier(args.hidden, **settings)
+        return models.MLPClassifier(args.hidden, **settings, **distribution)
+    if given := [f"--{name.replace('_', '-')}" for name, value in distribution.items() if value not in (None, False)]:
+        raise hc.CollectiveError(f"{', '.join(given)}: only with --model mlp")
     estimator = models.LogisticRegression if args.model == "logistic" else models.LinearSVC
     return estimator(args.C, **settings)
 

@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         test=args.test,
         test_source=args.test_data,
         scale=args.scale,
+        exact=args.reproducible is not None,
     )
     model = build_model(args, parts.training.total, comm)
     world = describe_world(comm)

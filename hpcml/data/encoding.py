@@ -57,12 +57,13 @@ class Encoding:
         return cls(Schema.from_json(fields["schema"]), mean, deviation, categories)
 
 
-def fit_encoding(table: Table, comm: MPI.Comm, scale: str | None = None) -> Encoding:
+def fit_encoding(table: Table, comm: MPI.Comm, scale: str | None = None, exact: bool = False) -> Encoding:
     """Learn the encoding from the (training) rows of all ranks. Collective; the same on every rank.
 
     scale: "columns" gives each column of numbers mean 0 and deviation 1, "whole" all numbers together, which
     suits features of one unit (pixels: a rare one is not blown up), "none" leaves them. None: by the table's
-    schema. A column that is constant is left with deviation 1.
+    schema. A column that is constant is left with deviation 1. exact: sums are exact before they are rounded, so that
+    they do not depend on how the rows are spread; takes memory for the numbers in float64.
     """
     if scale is None:
         scale = "whole" if table.schema.one_unit else "columns"
@@ -70,23 +71,28 @@ def fit_encoding(table: Table, comm: MPI.Comm, scale: str | None = None) -> Enco
     mean, deviation = np.zeros(width), np.ones(width)
     if scale != "none" and width:
         whole = scale == "whole"
-        mean = _column_means(table.numbers, np.zeros(width), 1, comm, whole)
+        mean = _column_means(table.numbers, np.zeros(width), 1, comm, whole, exact)
         # A second pass about the mean: sums of squares about 0 would cancel for columns far from 0.
-        deviation = np.sqrt(_column_means(table.numbers, mean, 2, comm, whole))
+        deviation = np.sqrt(_column_means(table.numbers, mean, 2, comm, whole, exact))
         deviation[deviation <= 1e-12 * np.abs(mean)] = 1.0
     own = [[column.categories[code] for code in np.unique(column.codes)] for column in table.words]
     union = [set().union(*ranks) for ranks in zip(*comm.allgather(own), strict=True)]
     return Encoding(table.schema, mean, deviation, tuple(tuple(sorted(found)) for found in union))
 
 
-def _column_means(numbers: np.ndarray, about: np.ndarray, power: int, comm: MPI.Comm, whole: bool) -> np.ndarray:
+def _column_means(
+    numbers: np.ndarray, about: np.ndarray, power: int, comm: MPI.Comm, whole: bool, exact: bool
+) -> np.ndarray:
     """The mean over all ranks' rows of ``(numbers - about) ** power``, (columns,) float64; whole: over columns too."""
-    sums = np.zeros(len(about) + 1)
-    for rows in _chunks(len(numbers)):
-        sums[:-1] += ((numbers[rows] - about) ** power).sum(axis=0, dtype=np.float64)
-    sums[-1] = len(numbers)
-    sums = hc.allreduce(sums, comm=comm)
-    means = sums[:-1] / sums[-1]
+    if exact:
+        means = hc.allreduce((numbers - about) ** power, op="mean", comm=comm, reproducible=True, axis=0)
+    else:
+        sums = np.zeros(len(about) + 1)
+        for rows in _chunks(len(numbers)):
+            sums[:-1] += ((numbers[rows] - about) ** power).sum(axis=0, dtype=np.float64)
+        sums[-1] = len(numbers)
+        sums = hc.allreduce(sums, comm=comm)
+        means = sums[:-1] / sums[-1]
     return np.full_like(means, means.mean()) if whole else means
 
 

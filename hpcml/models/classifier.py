@@ -67,7 +67,7 @@ class Classifier(Estimator):
         seed = settings.random_state if settings.random_state is not None else comm.bcast(drawn)
         parameters = initial([shard.X.shape[1], *self._hidden(), outputs(len(shard.classes))], dtype, seed)
         objective = Objective(self._loss(), self._penalty(sum(shard.counts)))
-        with own_cores(comm):
+        with own_cores(comm, most=1 if settings.reproducible else None):
             history = train(parameters, objective, shard, checked, settings, seed, comm, monitor)
         self.classes_, self.n_features_in_ = shard.classes, shard.X.shape[1]
         self.parameters_, self.history_ = parameters, history
@@ -111,6 +111,10 @@ class Classifier(Estimator):
                 if repr(value) != expected.get(name):
                     raise ValueError(f"{name}={value!r}, on rank 0 it is {expected.get(name)}; expected the same")
             settings = Settings.of(mine)
+            if settings.reproducible is not None and settings.reproducible < comm.size:
+                raise ValueError(
+                    f"reproducible={settings.reproducible} on {comm.size} ranks; expected one virtual shard for each"
+                )
             self._check()
         return settings
 

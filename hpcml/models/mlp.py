@@ -27,8 +27,13 @@ class MLPClassifier(ProbabilisticClassifier):
     linear warm-up of ``warmup_epochs``; ``momentum`` and ``nesterov``, for "momentum"; ``weight_decay``, on
     all parameters, decoupled (AdamW) for "adam"; ``batch_size``, global; ``epochs``; ``random_state``, of
     initial weights and order of rows (None: another one each time); ``dtype`` of parameters and arithmetic,
-    "float32" or "float64"; ``algorithm`` of the all-reduce; ``comm``, an mpi4py communicator (None:
+    "float32" or "float64"; ``algorithm`` of the all-reduce; ``reproducible``, ``shard``, ``overlap`` and ``wire`` as in
+    `hpcml.optim.Distributed`, ``clip_norm`` as in `hpcml.optim.Options`; ``comm``, an mpi4py communicator (None:
     MPI.COMM_WORLD).
+
+    With ``reproducible=8``, say, the rows of all ranks, in their order, are cut into 8 virtual shards, and each batch
+    into its rows of each; any number of ranks up to 8 gives the same parameters, bit for bit, on processors of one
+    kind. BLAS then has one thread a rank, and rows move, once, to the ranks that have their shards.
 
     Example, on every rank::
 
@@ -52,6 +57,11 @@ class MLPClassifier(ProbabilisticClassifier):
         random_state: int | None = 0,
         dtype: Any = "float32",
         algorithm: str = "auto",
+        reproducible: int | None = None,
+        shard: bool = False,
+        overlap: bool | None = None,
+        wire: str | None = None,
+        clip_norm: float | None = None,
         comm: Any = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -67,6 +77,11 @@ class MLPClassifier(ProbabilisticClassifier):
         self.random_state = random_state
         self.dtype = dtype
         self.algorithm = algorithm
+        self.reproducible = reproducible
+        self.shard = shard
+        self.overlap = overlap
+        self.wire = wire
+        self.clip_norm = clip_norm
         self.comm = comm
 
     def _hidden(self) -> Sequence[int]:

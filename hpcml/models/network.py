@@ -11,7 +11,7 @@ Without hidden layers this is a linear model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -57,13 +57,18 @@ class Passes:
             below = out
         return below
 
-    def backward(self, X: np.ndarray) -> dict[str, np.ndarray]:
-        """``gradients``, after ``forward(X)`` and after its scores were overwritten with their gradient."""
+    def backward(self, X: np.ndarray, done: Callable[[str], None] = lambda name: None) -> dict[str, np.ndarray]:
+        """``gradients``, after ``forward(X)`` and after its scores were overwritten with their gradient.
+
+        done: called with the name of each as soon as it is there, those of the last layer first.
+        """
         delta = self._outputs[-1][: len(X)]
         for layer in reversed(range(self.layers)):
             below = X if layer == 0 else self._outputs[layer - 1][: len(X)]
             np.matmul(below.T, delta, out=self.gradients[f"W{layer}"])
             np.sum(delta, axis=0, out=self.gradients[f"b{layer}"])
+            done(f"W{layer}")
+            done(f"b{layer}")
             if layer > 0:
                 # The activations are not needed again, so their buffer takes the next delta.
                 positive = np.greater(below, 0, out=self._positive[layer - 1][: len(X)])

@@ -9,11 +9,13 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+from mpi4py import MPI
 
 from hpcml import optim
 from hpcml.optim.optimizer import Optimizer
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
+WIRES = ("float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class Settings:
     random_state: int | None
     dtype: Any
     algorithm: str
+    reproducible: int | None = None
+    shard: bool = False
+    overlap: bool | None = None
+    wire: str | None = None
+    clip_norm: float | None = None
 
     def __post_init__(self) -> None:
         choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -47,18 +54,46 @@ class Settings:
         whole("epochs", self.epochs, least=1)
         if self.random_state is not None:
             whole("random_state", self.random_state, least=0)
+        if self.reproducible is not None:
+            whole("reproducible", self.reproducible, least=1)
+        if self.wire is not None:
+            choice("wire", self.wire, WIRES)
+        if self.clip_norm is not None:
+            number("clip_norm", self.clip_norm, above=0)
         choice("dtype", np.dtype(self.dtype).name, ("float32", "float64"))
 
     @classmethod
     def of(cls, params: dict[str, Any]) -> Settings:
-        return cls(**{field.name: params[field.name] for field in fields(cls)})
+        return cls(**{field.name: params[field.name] for field in fields(cls) if field.name in params})
 
     def make_optimizer(self, parameters: dict[str, np.ndarray]) -> Optimizer:
         """The update rule, bound to ``parameters``. ``weight_decay`` with "adam" is decoupled (AdamW)."""
         if self.optimizer == "adam":
-            return optim.AdamW(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+            return optim.AdamW(
+                parameters, lr=self.learning_rate, weight_decay=self.weight_decay, clip_norm=self.clip_norm
+            )
         momentum, nesterov = (0.0, False) if self.optimizer == "sgd" else (self.momentum, self.nesterov)
-        return optim.SGD(parameters, self.learning_rate, momentum, weight_decay=self.weight_decay, nesterov=nesterov)
+        return optim.SGD(
+            parameters,
+            self.learning_rate,
+            momentum,
+            weight_decay=self.weight_decay,
+            nesterov=nesterov,
+            clip_norm=self.clip_norm,
+        )
+
+    def distribute(self, parameters: dict[str, np.ndarray], comm: MPI.Intracomm, values: int) -> optim.Distributed:
+        """The same, over the ranks of ``comm``, with so many numbers more to be summed in each step."""
+        return optim.Distributed(
+            self.make_optimizer(parameters),
+            comm=comm,
+            algorithm=self.algorithm,
+            values=values,
+            reproducible=self.reproducible,
+            shard=self.shard,
+            overlap=self.overlap,
+            wire=self.wire,
+        )
 
     def rate_at(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of step number ``step`` (from 0, over all epochs)."""

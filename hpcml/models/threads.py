@@ -10,8 +10,10 @@ from mpi4py import MPI
 
 
 @contextmanager
-def own_cores(comm: MPI.Intracomm) -> Iterator[None]:
+def own_cores(comm: MPI.Intracomm, most: int | None = None) -> Iterator[None]:
     """Within it, ranks that share cores share them out: ranks × threads stays within the cores. Collective.
+
+    most: threads a rank, at most; results of BLAS may depend on their number.
 
     Does nothing where threadpoolctl is not installed. A thread count that the user has set lower
     (OMP_NUM_THREADS and the like) stays.
@@ -25,7 +27,7 @@ def own_cores(comm: MPI.Intracomm) -> Iterator[None]:
         return
     wanted = share(mine, everyones)
     present = [pool["num_threads"] for pool in threadpool_info()]
-    with threadpool_limits(limits=min([wanted, *present])):
+    with threadpool_limits(limits=min([wanted, *present, *([] if most is None else [most])])):
         yield
 
 

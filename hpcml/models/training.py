@@ -9,12 +9,11 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
-from hpcml import optim
-from hpcml.data.batches import Batches
 from hpcml.models.inputs import Shard
 from hpcml.models.losses import Loss, correct
 from hpcml.models.network import Passes
 from hpcml.models.settings import Settings
+from hpcml.models.virtual import Order, rearranged
 
 #: Rows per forward pass outside of training: enough for BLAS, few enough for the cache.
 BLOCK = 1024
@@ -59,7 +58,9 @@ def train(
 
     Raises CollectiveError on every rank when the loss is no longer finite.
     """
-    batches = Batches(shard.counts, comm.rank, settings.batch_size, seed)
+    if settings.reproducible is not None:
+        shard = rearranged(shard, settings.reproducible, comm)
+    batches = Order(shard, comm.rank, settings.batch_size, seed, settings.reproducible)
     passes = Passes(parameters, batches.largest)
     step = Step(passes, objective, shard, settings, batches, comm)
     check = Passes(parameters, min(BLOCK, len(validation.X))) if validation is not None else None
@@ -67,8 +68,8 @@ def train(
     for epoch in range(settings.epochs):
         start, waited = perf_counter(), step.optimizer.communication_seconds
         loss, hits = 0.0, 0.0
-        for number, (samples, rows) in enumerate(batches.epoch(epoch)):
-            batch_loss, batch_hits = step(rows)
+        for number, (samples, parts) in enumerate(batches.epoch(epoch)):
+            batch_loss, batch_hits = step(parts)
             loss, hits = loss + batch_loss, hits + batch_hits
             if monitor is not None:
                 monitor.step(
@@ -117,36 +118,58 @@ class Step:
         objective: Objective,
         shard: Shard,
         settings: Settings,
-        batches: Batches,
+        batches: Order,
         comm: MPI.Intracomm,
     ) -> None:
         self.passes, self.objective, self.shard, self.settings = passes, objective, shard, settings
         self.steps_per_epoch = batches.steps
-        self.optimizer = optim.Distributed(
-            settings.make_optimizer(passes.parameters), comm=comm, algorithm=settings.algorithm, values=2
-        )
+        self.optimizer = settings.distribute(passes.parameters, comm, values=2)
         self._batch = np.empty((batches.largest, shard.X.shape[1]), shard.X.dtype)
         self._penalties = {name: np.empty_like(passes.parameters[name]) for name in objective.penalty}
+        self._sums = np.zeros(2)
 
-    def __call__(self, rows: np.ndarray) -> tuple[float, float]:
-        """Sum of the loss, and number of rows classified correctly, over all ranks, before the step."""
-        self.optimizer.lr = self.settings.rate_at(self.optimizer.steps, self.steps_per_epoch)
-        if not len(rows):
-            loss, hits = self.optimizer.step(None, weight=0)
-            return float(loss), float(hits)
+    def __call__(self, parts: list[np.ndarray]) -> tuple[float, float]:
+        """Sum of the loss, and number of rows classified correctly, over all ranks, before the step.
+
+        parts: the rows of each part of the batch that is here.
+        """
+        optimizer = self.optimizer
+        optimizer.lr = self.settings.rate_at(optimizer.steps, self.steps_per_epoch)
+        self._sums[:] = 0
+        if len(parts) == 1 and not optimizer.overlap:
+            (rows,) = parts
+            gradients = self._gradients(rows) if len(rows) else None
+            loss, hits = optimizer.step(gradients, weight=len(rows), values=self._sums)
+        else:
+            for rows in parts:
+                if len(rows):
+                    self._gradients(rows, hand_over=True)
+                else:
+                    optimizer.add(None, weight=0)
+            loss, hits = optimizer.step(values=self._sums)
+        return float(loss), float(hits)
+
+    def _gradients(self, rows: np.ndarray, hand_over: bool = False) -> dict[str, np.ndarray]:
+        """Of the objective's mean over the rows. hand_over: each to the optimizer as soon as it is there."""
         # mode="clip": with the default NumPy would take into a buffer first, in case a number is out of
         # range.
         X = np.take(self.shard.X, rows, axis=0, out=self._batch[: len(rows)], mode="clip")
         codes = self.shard.codes[rows]
         scores = self.passes.forward(X)
-        own_hits = correct(scores, codes)
-        own_loss = self.objective.loss(scores, codes)
+        hits = correct(scores, codes)
+        self._sums += self.objective.loss(scores, codes), hits
         scores /= len(rows)
-        gradients = self.passes.backward(X)
-        for name, factor in self.objective.penalty.items():
-            gradients[name] += np.multiply(self.passes.parameters[name], factor, out=self._penalties[name])
-        loss, hits = self.optimizer.step(gradients, weight=len(rows), values=(own_loss, own_hits))
-        return float(loss), float(hits)
+
+        def done(name: str) -> None:
+            gradient = self.passes.gradients[name]
+            if name in self._penalties:
+                gradient += np.multiply(
+                    self.passes.parameters[name], self.objective.penalty[name], out=self._penalties[name]
+                )
+            if hand_over:
+                self.optimizer.ready(name, gradient, weight=len(rows))
+
+        return self.passes.backward(X, done)
 
 
 def evaluate(passes: Passes, loss: Loss, shard: Shard) -> tuple[float, int]:

@@ -63,7 +63,7 @@ class Distributed:
             a power of two to about the size of the mean gradient; or a `Wire`.
         allow_unused: parameters whose gradients do not come count as zero; otherwise that is an error that names them.
 
-    Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``; ``shards``.
+    Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``; ``shards``; ``overlap``.
 
     Raises CollectiveError on every rank where the arguments or structures differ or the algorithm is not known.
 
@@ -109,7 +109,7 @@ class Distributed:
         self._values, self._allow_unused, self._virtual = values, allow_unused, reproducible
         self._wire = wire
         self._unit = None if isinstance(wire, str) else 1.0  # what weights are divided by: a power of two
-        self._overlap = channel_of(comm).machine.nodes > 1 if overlap is None else overlap
+        self.overlap = channel_of(comm).machine.nodes > 1 if overlap is None else overlap
         self.shards = np.array_split(np.arange(reproducible or 0), comm.size)[comm.rank].tolist()
         self._expected = accumulate or max(1, len(self.shards))
         arrays = [array for _, array in optimizer.pairs]
@@ -117,7 +117,7 @@ class Distributed:
         self._bucket_of = {i: k for k, one in enumerate(found) for i in one.members}
         self._places = {name: i for i, (name, _) in enumerate(optimizer.pairs)}
         # What the ranks have to say rides in the first message, where nothing is under way before it is known.
-        self._rides = not (self._overlap or shard or reproducible or wire)
+        self._rides = not (self.overlap or shard or reproducible or wire)
         extra = [LENGTH + values if self._rides and one is found[0] else 0 for one in found]
         self._pipeline = Pipeline(
             [self._reduction(one, algorithm, more, shard) for one, more in zip(found, extra, strict=True)]
@@ -128,7 +128,7 @@ class Distributed:
         if shard:
             parts = [reduction.part for reduction in self._pipeline.reductions]
             optimizer.restrict(ranges(found, parts, len(arrays)))
-            self._gathered = [Gathered(one, arrays, comm, algorithm, self._overlap) for one in found]
+            self._gathered = [Gathered(one, arrays, comm, algorithm, self.overlap) for one in found]
         self._weights: list[float] = []
         self._error: Exception | None = None
 
@@ -138,12 +138,12 @@ class Distributed:
         message = Message(bucket, dtype, extra, apart=exact, rows=self._expected if exact else 1)
         whole: Reduction
         if exact:
-            whole = Exact(message, comm, algorithm, self._overlap)
+            whole = Exact(message, comm, algorithm, self.overlap)
         elif wire is None or isinstance(wire, str):
-            return (Scattered if shard else Summed)(message, comm, algorithm, self._overlap)
+            return (Scattered if shard else Summed)(message, comm, algorithm, self.overlap)
         else:
             shapes = [self.optimizer.pairs[i][1].shape for i in bucket.members]
-            whole = wire.reduction(message, shapes, comm, algorithm, self._overlap)
+            whole = wire.reduction(message, shapes, comm, algorithm, self.overlap)
         return Part(whole, comm.rank, comm.size) if shard else whole
 
     def ready(self, name: Any, grad: Any, weight: float = 1.0) -> None:
@@ -179,7 +179,7 @@ class Distributed:
             self._error = self._error or caught
 
     def step(
-        self, grads: Arrays | None = None, weight: float = 1.0, values: Sequence[float] | None = None
+        self, grads: Arrays | None = None, weight: float = 1.0, values: Sequence[float] | np.ndarray | None = None
     ) -> np.ndarray:
         """Average the gradients, weighted, over the ranks and make one step. Collective.
 
@@ -208,7 +208,7 @@ class Distributed:
         while not done:
             done, _ = self._make_step(None, finished=True)
 
-    def _alone(self, grads: Arrays, weight: float, values: Sequence[float] | None) -> np.ndarray:
+    def _alone(self, grads: Arrays, weight: float, values: Sequence[float] | np.ndarray | None) -> np.ndarray:
         error = self._error
         try:
             _check_weight(weight)
@@ -221,7 +221,7 @@ class Distributed:
         _require_weight(weight)
         return np.array([0.0] * self._values if values is None else values, np.float64)
 
-    def _make_step(self, values: Sequence[float] | None, finished: bool) -> tuple[bool, np.ndarray]:
+    def _make_step(self, values: Sequence[float] | np.ndarray | None, finished: bool) -> tuple[bool, np.ndarray]:
         """Sum, verdict, update. Returns whether all ranks have finished, and the sums of the values."""
         error = self._error
         mine = Ballot(
@@ -256,7 +256,7 @@ class Distributed:
         if self._rides:
             first = [self._pipeline.receive()]
             return Ballot.read(self._ballot), first
-        if self._overlap:
+        if self.overlap:
             self._pipeline.send_all()
         self._pipeline.timed(lambda: hc.allreduce(self._ballot, out=self._ballot, comm=self.comm))
         return Ballot.read(self._ballot), []
@@ -300,7 +300,7 @@ class Distributed:
         return self._pipeline.reductions[self._bucket_of[i]].message
 
     def _send_full(self) -> None:
-        if self._overlap:
+        if self.overlap:
             self._pipeline.send_full(self._expected)
 
     def _pack(self, i: int, gradient: np.ndarray | None, weight: float) -> None:
@@ -344,7 +344,7 @@ class Distributed:
                 "allow_unused=True, and they count as zero"
             )
 
-    def _checked_values(self, values: Sequence[float] | None) -> Sequence[float] | None:
+    def _checked_values(self, values: Sequence[float] | np.ndarray | None) -> Sequence[float] | np.ndarray | None:
         try:
             if values is not None and len([float(value) for value in values]) != self._values:
                 raise ValueError(f"{len(values)} values given; this optimizer was made for values={self._values}")

@@ -8,7 +8,7 @@ from model_cases import blobs, every_estimator, fresh, part
 from mpi4py import MPI
 
 from hpcml.data.batches import Batches
-from hpcml.models import LinearSVC, LogisticRegression, MLPClassifier, training
+from hpcml.models import LinearSVC, LogisticRegression, MLPClassifier, virtual
 
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
@@ -236,7 +236,7 @@ def test_without_a_seed_ranks_agree_and_runs_differ(monkeypatch):
         seeds.append(seed)
         return Batches(counts, rank, batch_size, seed)
 
-    monkeypatch.setattr(training, "Batches", noting)
+    monkeypatch.setattr(virtual, "Batches", noting)
     X, y = blobs(3)
     models = [MLPClassifier((4,), random_state=None, epochs=1).fit(*part(X, y)) for _ in range(2)]
     weights = [model.parameters_["W0"] for model in models]
