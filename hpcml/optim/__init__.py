@@ -8,6 +8,7 @@
 The rules need no MPI; ``Distributed`` starts it when it is first asked for.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hpcml.optim import rates
@@ -18,13 +19,16 @@ from hpcml.optim.sgd import SGD
 
 if TYPE_CHECKING:
     from hpcml.optim.distributed import Distributed
+    from hpcml.optim.local import Local
 
-__all__ = ["SGD", "Adam", "AdamW", "Distributed", "LossScale", "Optimizer", "Options", "rates"]
+__all__ = ["SGD", "Adam", "AdamW", "Distributed", "Local", "LossScale", "Optimizer", "Options", "rates"]
+
+
+#: What needs MPI, and where it is.
+MPI_PARTS = {"Distributed": "distributed", "Local": "local"}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Distributed":
-        from hpcml.optim.distributed import Distributed
-
-        return Distributed
+    if name in MPI_PARTS:
+        return getattr(import_module(f"hpcml.optim.{MPI_PARTS[name]}"), name)
     raise AttributeError(f"module 'hpcml.optim' has no attribute {name!r}")

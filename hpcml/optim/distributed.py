@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from hpcml.collectives.channel import channel_of
 from hpcml.collectives.errors import raise_together
 from hpcml.optim.ballot import LENGTH, LIMIT, Ballot
 from hpcml.optim.buckets import Bucket, buckets
+from hpcml.optim.local import Local, LocalSteps
 from hpcml.optim.messages import Message
 from hpcml.optim.optimizer import Optimizer
-from hpcml.optim.parameters import Arrays, check_gradient, listed, matched
+from hpcml.optim.parameters import Arrays, Values, check_gradient, listed, matched
 from hpcml.optim.pipeline import Pipeline
 from hpcml.optim.precision import short
 from hpcml.optim.reductions import Exact, Part, Reduction, Scattered, Summed, Wire
@@ -61,6 +62,8 @@ class Distributed:
             them. Rank r has the ``shards`` of numpy.array_split(range(V), p)[r], unless you spread them otherwise.
         wire: what is sent for gradients: None, they themselves; "float16" or "bfloat16", numbers of 16 bits, scaled by
             a power of two to about the size of the mean gradient; or a `Wire`.
+        sync: how often ranks communicate: in every step, or every so many, as `Local` says; H stands for ``Local(H)``.
+            Then errors and ``values`` reach the others with the next average, and only ``wire`` goes with it.
         allow_unused: parameters whose gradients do not come count as zero; otherwise that is an error that names them.
 
     Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``; ``shards``; ``overlap``.
@@ -90,6 +93,7 @@ class Distributed:
         reproducible: int | None = None,
         allow_unused: bool = False,
         wire: str | Wire | None = None,
+        sync: int | Local = 1,
     ) -> None:
         self.optimizer = optimizer
         self.comm = comm = MPI.COMM_WORLD if comm is None else comm
@@ -103,11 +107,25 @@ class Distributed:
             reproducible=reproducible,
             allow_unused=allow_unused,
             wire=wire,
+            sync=sync,
         )
         agree(optimizer, arguments, comm)
         start_as_rank_0(optimizer, comm)
         self._values, self._allow_unused, self._virtual = values, allow_unused, reproducible
-        self._wire = wire
+        self.weights: list[float] = []  # of the gradients that have come since the last step
+        self._error: Exception | None = None
+        self._wire, self._pipeline = wire, Pipeline([])
+        self._local: LocalSteps | None = None
+        if sync != 1:
+
+            def make(one: Optimizer, among: MPI.Intracomm, riding: int, sent: str | Wire | None) -> Distributed:
+                more: dict[str, Any] = dict(accumulate=accumulate, allow_unused=allow_unused, overlap=False, wire=sent)
+                return Distributed(one, among, algorithm, bucket, riding, **more)
+
+            self.overlap = False
+            dial = Local(sync) if isinstance(sync, int) else sync
+            self._local = LocalSteps(optimizer, dial, comm, values, wire, make)
+            return
         self._unit = None if isinstance(wire, str) else 1.0  # what weights are divided by: a power of two
         self.overlap = channel_of(comm).machine.nodes > 1 if overlap is None else overlap
         self.shards = np.array_split(np.arange(reproducible or 0), comm.size)[comm.rank].tolist()
@@ -129,8 +147,6 @@ class Distributed:
             parts = [reduction.part for reduction in self._pipeline.reductions]
             optimizer.restrict(ranges(found, parts, len(arrays)))
             self._gathered = [Gathered(one, arrays, comm, algorithm, self.overlap) for one in found]
-        self._weights: list[float] = []
-        self._error: Exception | None = None
 
     def _reduction(self, bucket: Bucket, algorithm: str, extra: int, shard: bool) -> Reduction:
         wire, comm, exact = self._wire, self.comm, self._virtual is not None
@@ -153,6 +169,8 @@ class Distributed:
         the background, if that was asked for, while the caller goes on. The n-th gradients of all parameters have the
         same weight. Errors are raised by `step`, on every rank.
         """
+        if self._local is not None:
+            return self._local.inner.ready(name, grad, weight)
         try:
             if name not in self._places:
                 raise ValueError(f"there is no parameter {name!r}; there are {listed(list(self._places))}")
@@ -160,27 +178,27 @@ class Distributed:
             self._weigh(self._message(i).times[i], weight)
             self._pack(i, check_gradient(*self.optimizer.pairs[i], grad), weight)
         except Exception as caught:
-            self._error = self._error or caught
+            self.fail(caught)
             return
         self._send_full()
 
     def add(self, grads: Arrays | None, weight: float = 1.0) -> None:
         """As `ready`, of all parameters: one part of what makes the next step. None: of a part without samples."""
+        if self._local is not None:
+            return self._local.inner.add(grads, weight)
         try:
             gradients = None if grads is None else matched(self.optimizer.pairs, grads)
             if gradients is None and weight > 0:
                 raise ValueError(f"grads is None with weight {weight!r}: a rank without samples passes weight=0")
-            self._weigh(len(self._weights), weight)
+            self._weigh(len(self.weights), weight)
             for reduction in self._pipeline.reductions:
                 for i in reduction.message.bucket.members:
                     self._pack(i, None if gradients is None else gradients[i], weight)
                 self._send_full()
         except Exception as caught:
-            self._error = self._error or caught
+            self.fail(caught)
 
-    def step(
-        self, grads: Arrays | None = None, weight: float = 1.0, values: Sequence[float] | np.ndarray | None = None
-    ) -> np.ndarray:
+    def step(self, grads: Arrays | None = None, weight: float = 1.0, values: Values = None) -> np.ndarray:
         """Average the gradients, weighted, over the ranks and make one step. Collective.
 
         ``grads`` has the keys and shapes of the parameters and is not changed; ``weight`` ≥ 0 is
@@ -191,10 +209,12 @@ class Distributed:
         Raises CollectiveError on every rank, before any parameter changes, when an argument is wrong on
         some rank or the weights of all ranks are 0.
         """
-        values = self._checked_values(values)
-        if self.comm.size == 1 and self._virtual is None and grads is not None and not self._weights:
+        if self._local is not None:
+            return self._local.step(grads, weight, values)
+        values = self.checked_values(values)
+        if self.comm.size == 1 and self._virtual is None and grads is not None and not self.weights:
             return self._alone(grads, weight, values)
-        if grads is not None or (not self._weights and weight != 0):
+        if grads is not None or (not self.weights and weight != 0):
             self.add(grads, weight)
         self._complain_of_unused()
         return self._make_step(values, finished=False)[1]
@@ -204,11 +224,17 @@ class Distributed:
 
         Every rank calls it once, after its last step; none of them need to have made the same number of steps.
         """
+        if self._local is not None:
+            return self._local.finish()
         done = False
         while not done:
             done, _ = self._make_step(None, finished=True)
 
-    def _alone(self, grads: Arrays, weight: float, values: Sequence[float] | np.ndarray | None) -> np.ndarray:
+    def fail(self, error: Exception) -> None:
+        """Something went wrong on this rank: the next step raises it, on every rank."""
+        self._error = self._error or error
+
+    def _alone(self, grads: Arrays, weight: float, values: Values) -> np.ndarray:
         error = self._error
         try:
             _check_weight(weight)
@@ -221,14 +247,14 @@ class Distributed:
         _require_weight(weight)
         return np.array([0.0] * self._values if values is None else values, np.float64)
 
-    def _make_step(self, values: Sequence[float] | np.ndarray | None, finished: bool) -> tuple[bool, np.ndarray]:
+    def _make_step(self, values: Values, finished: bool) -> tuple[bool, np.ndarray]:
         """Sum, verdict, update. Returns whether all ranks have finished, and the sums of the values."""
         error = self._error
         mine = Ballot(
             failed=error is not None,
             finished=finished,
-            rows=len(self.shards) if finished else len(self._weights),
-            weight=0.0 if error else math.fsum(self._weights),
+            rows=len(self.shards) if finished else len(self.weights),
+            weight=0.0 if error else math.fsum(self.weights),
             values=np.zeros(self._values) if error or values is None else np.asarray(values, np.float64),
         )
         if self._unit is None:
@@ -318,25 +344,25 @@ class Distributed:
         return power_of_two(float(hc.allreduce(np.array(weight), comm=self.comm)))
 
     def _forget(self) -> None:
-        self._weights, self._error = [], None
+        self.weights, self._error = [], None
 
     def _weigh(self, times: int, weight: float) -> None:
         """Note the weight of the gradients that come for the (times + 1)-th time."""
         _check_weight(weight)
-        if times < len(self._weights):
-            if weight != self._weights[times]:
-                raise ValueError(f"weight is {weight!r} here and was {self._weights[times]!r} for another parameter")
+        if times < len(self.weights):
+            if weight != self.weights[times]:
+                raise ValueError(f"weight is {weight!r} here and was {self.weights[times]!r} for another parameter")
         else:
-            self._weights.append(float(weight))
+            self.weights.append(float(weight))
 
     def _complain_of_unused(self) -> None:
-        if self._allow_unused or self._error or not any(self._weights):
+        if self._allow_unused or self._error or not any(self.weights):
             return
         unused = [
             self.optimizer.pairs[i][0]
             for reduction in self._pipeline.reductions[self._pipeline.sent :]
             for i, times in reduction.message.times.items()
-            if times < len(self._weights)
+            if times < len(self.weights)
         ]
         if unused:
             self._error = ValueError(
@@ -344,12 +370,13 @@ class Distributed:
                 "allow_unused=True, and they count as zero"
             )
 
-    def _checked_values(self, values: Sequence[float] | np.ndarray | None) -> Sequence[float] | np.ndarray | None:
+    def checked_values(self, values: Values) -> Values:
+        """As they are given, or None where they are wrong; then the next step raises it."""
         try:
             if values is not None and len([float(value) for value in values]) != self._values:
                 raise ValueError(f"{len(values)} values given; this optimizer was made for values={self._values}")
         except Exception as caught:
-            self._error = self._error or caught
+            self.fail(caught)
             return None
         return values
 
@@ -363,7 +390,7 @@ class Distributed:
     @property
     def communication_seconds(self) -> float:
         """Time that this rank has spent waiting for communication so far."""
-        return self._pipeline.seconds
+        return self._pipeline.seconds if self._local is None else self._local.outer.communication_seconds
 
     @property
     def params(self) -> Arrays:
@@ -382,7 +409,12 @@ class Distributed:
         self.optimizer.lr = value
 
     def state_dict(self) -> dict[str, Any]:
-        """As ``optimizer.state_dict()``, whole: it is the same on every rank. Collective where it is sharded."""
+        """As ``optimizer.state_dict()``, whole: it is the same on every rank. Collective where it is sharded.
+
+        With ``sync``, this rank's own, which differs from the others', and that of the outer steps.
+        """
+        if self._local is not None:
+            return self._local.state_dict()
         state = self.optimizer.state_dict()
         if self._gathered:
             for name, array in self.optimizer.pairs:
@@ -392,7 +424,9 @@ class Distributed:
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """As ``optimizer.load_state_dict()``; every rank loads the same, whole."""
+        """As ``optimizer.load_state_dict()``; every rank loads the same, whole; with ``sync`` its own."""
+        if self._local is not None:
+            return self._local.load_state_dict(state_dict)
         if self._gathered:
             own = {}
             for (name, _), (start, stop) in zip(self.optimizer.pairs, self.optimizer.ranges, strict=True):

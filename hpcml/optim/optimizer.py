@@ -238,6 +238,17 @@ class Optimizer:
     def _table(self, kinds: int) -> Table:
         return Table([array.size for _, array in self.pairs], kinds)
 
+    def weights(self) -> list[np.ndarray]:
+        """The parameters in the precision in which they are updated: those of 16 bits have copies in float32."""
+        return [state.get(MASTER, array) for (_, array), state in zip(self.pairs, self.state, strict=True)]
+
+    def assign(self, weights: Sequence[np.ndarray]) -> None:
+        """Set the parameters, as `weights` returns them."""
+        for (_, array), state, given in zip(self.pairs, self.state, weights, strict=True):
+            array[...] = given
+            if MASTER in state:
+                state[MASTER][...] = given
+
     def restrict(self, ranges: Sequence[tuple[int, int]]) -> None:
         """From now on update only elements start … stop − 1 of each flattened parameter, and keep the state of those.
 

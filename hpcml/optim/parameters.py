@@ -12,6 +12,9 @@ from hpcml.optim.precision import DOUBLE, SINGLE, is_short, working
 #: A dict or a list of arrays, as users hold parameters and gradients.
 Arrays = Mapping[Any, Any] | Sequence[Any]
 
+#: Numbers that ride along with gradients.
+Values = Sequence[float] | np.ndarray | None
+
 
 def is_updated(dtype: np.dtype) -> bool:
     """Whether there are kernels for parameters of that data type."""

@@ -9,6 +9,7 @@ from typing import Any
 from mpi4py import MPI
 
 from hpcml import collectives as hc
+from hpcml.optim.local import Local
 from hpcml.optim.optimizer import Optimizer
 
 
@@ -42,6 +43,11 @@ def _check(arguments: Mapping[str, Any], ranks: int) -> None:
         raise ValueError(f"wire={wire!r}; expected None, 'float16', 'bfloat16', or one of optim.TopK and its kin")
     if wire is not None and virtual is not None:
         raise ValueError(f"wire={wire!r} with reproducible={virtual}: what is rounded on the way has no exact sum")
+    sync = arguments["sync"]
+    if not (isinstance(sync, Local) or (isinstance(sync, int) and sync >= 1)):
+        raise ValueError(f"sync={sync!r}; expected a number of steps of at least 1, or optim.Local(...)")
+    if sync != 1 and (virtual is not None or arguments["shard"] or arguments["overlap"]):
+        raise ValueError(f"sync={sync!r} goes with neither reproducible, shard nor overlap: ranks step for themselves")
     if accumulate is not None and accumulate < 1:
         raise ValueError(f"accumulate={accumulate}; expected a number of at least 1")
 
