@@ -66,7 +66,8 @@ class Distributed:
             Then errors and ``values`` reach the others with the next average, and only ``wire`` goes with it.
         allow_unused: parameters whose gradients do not come count as zero; otherwise that is an error that names them.
 
-    Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``; ``shards``; ``overlap``.
+    Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``; ``shards``; ``overlap``;
+    ``expected``, how many gradients of a parameter come before its bucket is sent.
 
     Raises CollectiveError on every rank where the arguments or structures differ or the algorithm is not known.
 
@@ -129,7 +130,7 @@ class Distributed:
         self._unit = None if isinstance(wire, str) else 1.0  # what weights are divided by: a power of two
         self.overlap = channel_of(comm).machine.nodes > 1 if overlap is None else overlap
         self.shards = np.array_split(np.arange(reproducible or 0), comm.size)[comm.rank].tolist()
-        self._expected = accumulate or max(1, len(self.shards))
+        self.expected = accumulate or max(1, len(self.shards))
         arrays = [array for _, array in optimizer.pairs]
         found = buckets(arrays, bucket_bytes(comm) if bucket is None else bucket)
         self._bucket_of = {i: k for k, one in enumerate(found) for i in one.members}
@@ -151,7 +152,7 @@ class Distributed:
     def _reduction(self, bucket: Bucket, algorithm: str, extra: int, shard: bool) -> Reduction:
         wire, comm, exact = self._wire, self.comm, self._virtual is not None
         dtype = short(wire) if isinstance(wire, str) else bucket.dtype
-        message = Message(bucket, dtype, extra, apart=exact, rows=self._expected if exact else 1)
+        message = Message(bucket, dtype, extra, apart=exact, rows=self.expected if exact else 1)
         whole: Reduction
         if exact:
             whole = Exact(message, comm, algorithm, self.overlap)
@@ -327,12 +328,12 @@ class Distributed:
 
     def _send_full(self) -> None:
         if self.overlap:
-            self._pipeline.send_full(self._expected)
+            self._pipeline.send_full(self.expected)
 
     def _pack(self, i: int, gradient: np.ndarray | None, weight: float) -> None:
         if self._bucket_of[i] < self._pipeline.sent:
             raise ValueError(
-                f"the gradient of {self.optimizer.pairs[i][0]!r} came more than {self._expected} times before step(): "
+                f"the gradient of {self.optimizer.pairs[i][0]!r} came more than {self.expected} times before step(): "
                 "its bucket was sent already"
             )
         if self._unit is None:
