@@ -1,0 +1,105 @@
+"""The file of one rank: its data, and at the end an index of what they are and a checksum of every MiB of them.
+
+    8 bytes     MAGIC
+    n bytes     the pieces' elements, one piece after another
+    index       JSON: step, rank, ranks, nbytes (n), block, crc32 (of each block), pieces [name, start, length, offset]
+    32 bytes    where the index begins, its length, its CRC-32 (little-endian, 8 bytes each), and MAGIC
+
+Every byte of it is covered: by MAGIC, by a checksum, or because the three numbers have to add up to the file's length.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO
+
+import numpy as np
+
+from hpcml.checkpoints.errors import CheckpointError
+from hpcml.checkpoints.staging import Stored
+from hpcml.runs.wholefile import whole_file
+
+MAGIC = b"hpcmlck1"
+BLOCK_NBYTES = 1 << 20
+FOOTER = Struct("<3Q8s")
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is in the file: ``crc32`` has the checksum of each ``block`` bytes of the ``nbytes`` of data."""
+
+    step: int
+    rank: int
+    ranks: int
+    nbytes: int
+    block: int
+    crc32: list[int]
+    pieces: list[Stored]
+
+
+def write(
+    path: Path, step: int, rank: int, ranks: int, data: np.ndarray, pieces: list[Stored], aside: Executor
+) -> None:
+    """Write ``data`` (uint8[n]), whole or not at all. Checksums are computed ``aside`` while the blocks are written."""
+    blocks = [data[at : at + BLOCK_NBYTES].data for at in range(0, data.nbytes, BLOCK_NBYTES)]
+    with whole_file(path) as file:
+        file.write(MAGIC)
+        sums = aside.map(zlib.crc32, blocks)
+        for block in blocks:
+            file.write(block)
+        index = Index(step, rank, ranks, data.nbytes, BLOCK_NBYTES, list(sums), pieces)
+        text = json.dumps(asdict(index), separators=(",", ":")).encode()
+        file.write(text)
+        file.write(FOOTER.pack(len(MAGIC) + data.nbytes, len(text), zlib.crc32(text), MAGIC))
+
+
+def read_index(path: Path) -> Index:
+    """The index alone. Raises CheckpointError where file, index or lengths are not in order, OSError."""
+    with open(path, "rb") as file:
+        return _index(file, path)
+
+
+def _index(file: BinaryIO, path: Path) -> Index:
+    length = file.seek(0, os.SEEK_END)
+    if length < len(MAGIC) + FOOTER.size:
+        raise CheckpointError(f"{path} is cut short: it has {length} bytes")
+    file.seek(0)
+    begin = file.read(len(MAGIC))
+    file.seek(length - FOOTER.size)
+    start, nbytes, checksum, end = FOOTER.unpack(file.read(FOOTER.size))
+    if begin != MAGIC or end != MAGIC or start + nbytes + FOOTER.size != length:
+        raise CheckpointError(f"{path} is damaged, cut short, or not a file of a checkpoint")
+    file.seek(start)
+    text = file.read(nbytes)
+    if zlib.crc32(text) != checksum:
+        raise CheckpointError(f"{path} is damaged: the checksum of its index is wrong")
+    fields = json.loads(text)
+    index = Index(**{**fields, "pieces": [Stored(*piece) for piece in fields["pieces"]]})
+    if len(MAGIC) + index.nbytes != start:
+        raise CheckpointError(f"{path} is damaged: its index speaks of {index.nbytes} bytes of data")
+    return index
+
+
+def verified(path: Path) -> Index:
+    """The index, after all data were read and found as they were written. Raises as `read_index`."""
+    with open(path, "rb") as file:
+        index = _index(file, path)
+        for number in range(len(index.crc32)):
+            read_block(file, path, index, number)
+    return index
+
+
+def read_block(file: BinaryIO, path: Path, index: Index, number: int, into: memoryview | None = None) -> memoryview:
+    """Block ``number`` of the data, its checksum compared. Raises CheckpointError where it is wrong, OSError."""
+    start = number * index.block
+    view = memoryview(bytearray(min(index.block, index.nbytes - start))) if into is None else into
+    file.seek(len(MAGIC) + start)
+    if file.readinto(view) != len(view) or zlib.crc32(view) != index.crc32[number]:  # type: ignore[attr-defined]
+        raise CheckpointError(f"{path} is damaged: bytes {start} to {start + len(view) - 1} of its data have changed")
+    return view
