@@ -5,9 +5,10 @@
     python3 benchmarks/checkpoint.py --kills 100
 
 Per rank and in turns, into one folder: a copy from memory to memory that was used before; ``save``; from ``save`` to
-the end of ``wait``; the same bytes into one file per rank with ``write`` and ``fsync``, without checksums or names. The
-state is written anew before each, and files are removed between them, outside the timing. Times are those of the
-slowest rank. With --kills it is the program of tests/killed_saves.py that runs. Results:
+the end of ``wait``; the same bytes into one file per rank with ``write`` and ``fsync``, without copy, checksums and
+names; the same with the disk put to work while the file is being written, as ``save`` does it. The state is written
+anew before each, and files are removed between them, outside the timing. Times are those of the slowest rank. With
+--kills it is the program of tests/killed_saves.py that runs. Results:
 benchmarks/results/checkpoint-<MPI>-<ranks>.txt and checkpoint-kills-<MPI>.txt.
 """
 
@@ -23,7 +24,6 @@ from time import perf_counter
 import recorded
 
 ONE_RANK = "--one-rank"  # how this program calls itself under mpiexec
-BLOCK_NBYTES = 1 << 20
 
 
 def main() -> None:
@@ -52,6 +52,7 @@ def one_rank(mib: int, turns: int, folder: Path) -> None:
 
     from hpcml import checkpoints
     from hpcml import collectives as hc
+    from hpcml.checkpoints.rankfile import BEGIN_NBYTES
 
     comm = MPI.COMM_WORLD
     random = np.random.default_rng(comm.rank)
@@ -64,18 +65,20 @@ def one_rank(mib: int, turns: int, folder: Path) -> None:
     def seconds(*calls) -> list[float]:
         """Of each call, one after another, on the slowest rank, from where all ranks are ready."""
         np.add(mine, 1, out=mine)
-        hc.barrier(comm)
+        hc.barrier(comm=comm)
         begin, times = perf_counter(), []
         for call in calls:
             call()
             times.append(perf_counter() - begin)
         return comm.allreduce(np.array(times), lambda a, b: np.maximum(a, b)).tolist()
 
-    def write_raw() -> None:
+    def write_raw(early: bool) -> None:
+        data = mine.view(np.uint8).data
         with open(raw, "wb", buffering=0) as file:
-            data = mine.view(np.uint8).data
-            for at in range(0, len(data), BLOCK_NBYTES):
-                file.write(data[at : at + BLOCK_NBYTES])
+            for at in range(0, len(data), BEGIN_NBYTES):
+                file.write(data[at : at + BEGIN_NBYTES])
+                if early:
+                    os.posix_fadvise(file.fileno(), at, BEGIN_NBYTES, os.POSIX_FADV_DONTNEED)
             os.fsync(file.fileno())
 
     def clear() -> None:
@@ -92,9 +95,10 @@ def one_rank(mib: int, turns: int, folder: Path) -> None:
         copy = seconds(lambda: np.copyto(copied, mine))
         saved = seconds(lambda step=turn: store.save(step, state), store.wait)
         clear()
-        wrote = seconds(write_raw)
-        clear()
-        taken.append([*copy, *saved, *wrote])
+        taken.append([*copy, *saved])
+        for early in (False, True):
+            taken[-1] += seconds(lambda early=early: write_raw(early))
+            clear()
     store.close()
     comm.Barrier()
     if comm.rank == 0:
@@ -103,7 +107,7 @@ def one_rank(mib: int, turns: int, folder: Path) -> None:
 
 
 def report(taken, mib: int, ranks: int) -> None:
-    """``taken``: seconds, shape (turns, 4)."""
+    """``taken``: seconds, shape (turns, 5)."""
     import numpy as np
     from mpi4py import MPI
 
@@ -112,12 +116,12 @@ def report(taken, mib: int, ranks: int) -> None:
         f"{library}, Python {sys.version.split()[0]}, {ranks} ranks of {mib} MiB; medians of {len(taken)} [quartiles]"
     )
     print(f"{'':24}{'ms':>10}{'quartiles':>20}{'GB/s, all ranks':>18}")
-    names = ("copy in memory", "save", "save and wait", "raw write and fsync")
+    names = ("copy in memory", "save", "save and wait", "raw write and fsync", "raw, begun early")
     for name, times in zip(names, 1e3 * taken.T, strict=True):
         low, median, high = np.quantile(times, [0.25, 0.5, 0.75])
         print(f"{name:24}{median:10.1f}{f'[{low:.1f}, {high:.1f}]':>20}{ranks * (mib << 20) / median / 1e6:18.2f}")
-    copy, save, whole, raw = np.median(taken, axis=0)
-    print(f"save / copy: {save / copy:.2f}; bandwidth of save and wait / raw: {raw / whole:.2f}")
+    copy, save, whole, raw, early = np.median(taken, axis=0)
+    print(f"save / copy: {save / copy:.2f}; bandwidth of save and wait / raw: {raw / whole:.2f}, {early / whole:.2f}")
 
 
 if __name__ == "__main__":

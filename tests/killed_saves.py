@@ -53,9 +53,10 @@ def kill_once(folder: Path, ranks: int, seconds: float) -> Outcome:
         for pid in begun[1:]:
             with suppress(ProcessLookupError):  # mpiexec ends the others when it has seen one die
                 os.kill(int(pid), signal.SIGKILL)
-        said = program.communicate()[0].split()
+        said = program.communicate()[0].splitlines()
     found, passed_over = look(folder)
-    return Outcome(found, max(map(int, said), default=0), passed_over)
+    waited_for = max((int(line.split()[1]) for line in said if line.startswith("saved ")), default=0)
+    return Outcome(found, waited_for, passed_over)
 
 
 def look(folder: Path) -> tuple[int, int]:
@@ -105,7 +106,7 @@ def save_in_a_loop(folder: str) -> None:
         if step % 3 == 0:
             store.wait()
             if comm.rank == 0:
-                print(step, flush=True)
+                print("saved", step, flush=True)
 
 
 def main() -> None:

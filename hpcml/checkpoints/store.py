@@ -75,7 +75,6 @@ class Store:
         self._under_way: tuple[Place, Future[None]] | None = None
         self._retention = Retention(self.folder, keep)
         self._writer = ThreadPoolExecutor(1, "checkpoint")
-        self._checksums = ThreadPoolExecutor(1, "checksum")
         self._open = True
 
     def save(self, step: int, arrays: Mapping[str, np.ndarray | Slice], facts: dict[str, Any] | None = None) -> None:
@@ -139,12 +138,12 @@ class Store:
         return None
 
     def close(self) -> None:
-        """Wait, and end the threads. Collective; a second call does nothing. Raises as `wait`."""
+        """Wait, and end the thread. Collective; a second call does nothing. Raises as `wait`."""
         if self._open:
             try:
                 self.wait()
             finally:
-                self._end_threads()
+                self._end_thread()
 
     def __enter__(self) -> Store:
         return self
@@ -154,12 +153,11 @@ class Store:
         if kind is None:
             self.close()
         else:
-            self._end_threads()
+            self._end_thread()
 
-    def _end_threads(self) -> None:
+    def _end_thread(self) -> None:
         self._open = False
         self._writer.shutdown()
-        self._checksums.shutdown()
 
     def _settle(self) -> None:
         """Wait until the write under way is over on all ranks; raise on all what went wrong on any."""
@@ -208,7 +206,7 @@ class Store:
             self._retention.remove_old(spared=place)
         path = places.rank_file(folder, rank, known.ranks)
         try:
-            rankfile.write(path, known.step, rank, known.ranks, data, pieces, self._checksums)
+            rankfile.write(path, known.step, rank, known.ranks, data, pieces)
             if rank == 0:
                 manifest.write(folder, known)
                 sync_folder(self.folder)
