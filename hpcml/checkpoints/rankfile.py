@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from struct import Struct
@@ -56,7 +57,8 @@ def write(path: Path, step: int, rank: int, ranks: int, data: np.ndarray, pieces
             sums.append(zlib.crc32(block))
             file.write(block)
             if file.tell() - begun >= BEGIN_NBYTES:
-                os.posix_fadvise(file.fileno(), begun, file.tell() - begun, os.POSIX_FADV_DONTNEED)
+                with suppress(OSError):  # not every file system takes advice
+                    os.posix_fadvise(file.fileno(), begun, file.tell() - begun, os.POSIX_FADV_DONTNEED)
                 begun = file.tell()
         index = Index(step, rank, ranks, data.nbytes, BLOCK_NBYTES, sums, pieces)
         text = json.dumps(asdict(index), separators=(",", ":")).encode()

@@ -28,7 +28,7 @@ def require_shared(folder: Path, comm: MPI.Intracomm) -> None:
                     token.touch()
                 except OSError as error:
                     raise CheckpointError(
-                        f"the checkpoint folder {folder} cannot be made or written to: {error.strerror}"
+                        f"the checkpoint folder {folder} cannot be made or written to: {error.strerror or error}"
                     ) from error
         with hc.all_or_none(comm):
             if not _appears(token):

@@ -197,7 +197,7 @@ class Store:
         try:
             return places.make(self.folder, step)
         except OSError as error:
-            raise CheckpointError(f"nothing can be written to {self.folder}: {error.strerror}") from error
+            raise CheckpointError(f"nothing can be written to {self.folder}: {error.strerror or error}") from error
 
     def _write(self, place: Place, known: Manifest, data: np.ndarray, pieces: list[Stored]) -> None:
         """In the thread: everything that this rank writes of a checkpoint. On rank 0 what is old goes first."""
@@ -208,7 +208,8 @@ class Store:
         try:
             rankfile.write(path, known.step, rank, known.ranks, data, pieces)
             if rank == 0:
+                path = folder / manifest.NAME
                 manifest.write(folder, known)
                 sync_folder(self.folder)
         except OSError as error:
-            raise CheckpointError(f"{path} cannot be written: {error.strerror}") from error
+            raise CheckpointError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -41,6 +41,7 @@ def opened(folder):
 @pytest.mark.parametrize("block", [7, 1 << 20])
 def test_arrays_come_back(tmp_path, monkeypatch, ranks, block):
     monkeypatch.setattr(rankfile, "BLOCK_NBYTES", block)
+    monkeypatch.setattr(rankfile, "BEGIN_NBYTES", 3 * block)
     write_checkpoint(tmp_path, STATE, ranks)
     found = opened(tmp_path)
     assert (found.step, found.facts, found.names) == (7, {"epoch": 2}, ["b", "empty", "w"])
@@ -260,6 +261,15 @@ def test_only_folders_of_checkpoints_are_places(tmp_path):
         "step-0000000012",
         "step-12345678901",
     ]
+
+
+def test_every_save_of_a_step_has_a_folder_of_its_own(tmp_path):
+    names = []
+    for _ in range(3):
+        names.append(places.make(tmp_path, 4).name)
+        if len(names) == 2:  # the third is the newest all the same
+            (tmp_path / "step-0000000004").rmdir()
+    assert names == ["step-0000000004", "step-0000000004-2", "step-0000000004-3"]
 
 
 def test_removal_takes_our_files_only(tmp_path):
