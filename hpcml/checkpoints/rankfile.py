@@ -48,7 +48,7 @@ def write(path: Path, step: int, rank: int, ranks: int, data: np.ndarray, pieces
 
     A block's checksum is computed just before it is written, while it is in the caches. The disk is put to work on what
     is there as soon as there is enough of it, so that little is left to wait for in the end: that more than makes up
-    for the checksums (benchmarks/results/checkpoint-openmpi-1.txt).
+    for the checksums (benchmarks/results/checkpoint-mpich-2.txt).
     """
     sums, begun = [], 0
     with whole_file(path) as file:
