@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from hpcml.data.parts import Parts
 
 HELP = "train a classifier on a data set, over all ranks"
+CONFIG = "config.json"
+TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,15 +33,25 @@ def run(args: argparse.Namespace) -> int:
 
     from hpcml import collectives as hc
     from hpcml.data.parts import load_parts
-    from hpcml.runs.directory import refuse_taken, run_directory, write_json
+    from hpcml.models.resuming import Checkpoints
+    from hpcml.runs.directory import read_json, refuse_taken, run_directory, write_json
     from hpcml.runs.monitor import Monitor
     from hpcml.runs.progress import choose_display
     from hpcml.runs.world import describe_world
 
     comm = MPI.COMM_WORLD
     started = time.perf_counter()
+    config: dict = {}
     with hc.all_or_none(comm):
-        refuse_taken(args.output if comm.rank == 0 else None)
+        if args.resume is not None:
+            config = read_json(Path(args.resume) / CONFIG) if comm.rank == 0 else {}
+        elif args.data is None:
+            raise ValueError("name the data, --data DATA, or the run to go on with, --resume DIR")
+        else:
+            refuse_taken(args.output if comm.rank == 0 else None)
+    config = comm.bcast(config)
+    if config:
+        args = argparse.Namespace(**{**config["arguments"], "resume": args.resume, "progress": args.progress})
     parts = load_parts(
         args.data,
         options_of(args),
@@ -55,15 +68,21 @@ def run(args: argparse.Namespace) -> int:
     reading_seconds = time.perf_counter() - started
     classes = sorted(set().union(*comm.allgather(set(parts.training.y.tolist()))))
     first = comm.rank == 0
-    with run_directory(args.output, f"{args.model}-{Path(args.data).name.split('.')[0]}", comm) as path:
+    label = f"{args.model}-{Path(args.data).name.split('.')[0]}"
+    with run_directory(args.output, label, comm) if not config else nullcontext(Path(args.resume)) as path:
         with hc.all_or_none(comm):
             if first:
-                write_json(path / "config.json", configuration(args, model, parts, classes, world))
+                again = {"time": time.strftime(TIME), "ranks": comm.size}
+                resumed = {**config, "resumed": [*config.get("resumed", []), again]}
+                write_json(path / CONFIG, resumed if config else configuration(args, model, parts, classes, world))
             display = choose_display(args.progress, args.epochs, sys.stderr) if first else None
             monitor = Monitor(path / "metrics.jsonl" if first else None, display)
         with monitor:
             validation = parts.validation and (parts.validation.X, parts.validation.y)
-            model.fit(parts.training.X, parts.training.y, validation=validation, monitor=monitor)
+            steps = args.checkpoint_steps
+            checkpoints = None if steps is None else Checkpoints(path / "checkpoints", steps, args.keep)
+            X, y = parts.training.X, parts.training.y
+            model.fit(X, y, validation=validation, monitor=monitor, checkpoints=checkpoints)
         accuracy = model.score(parts.test.X, parts.test.y) if parts.test else None
         summary = {
             "test_accuracy": accuracy,
@@ -85,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 def configuration(args: argparse.Namespace, model, parts: Parts, classes: list, world: dict) -> dict:
     """What it takes to do the run again."""
     return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "started": time.strftime(TIME),
         "arguments": vars(args),
         "model": {name: value for name, value in model.get_params().items() if name != "comm"},
         "data": {

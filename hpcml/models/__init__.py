@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from hpcml.models.files import load, read, save
     from hpcml.models.linear import LinearSVC, LogisticRegression
     from hpcml.models.mlp import MLPClassifier
+    from hpcml.models.resuming import Checkpoints
 
-__all__ = ["LinearSVC", "LogisticRegression", "MLPClassifier", "NotFittedError", "load", "read", "save"]
+__all__ = ["Checkpoints", "LinearSVC", "LogisticRegression", "MLPClassifier", "NotFittedError", "load", "read", "save"]
 
 _MODULES = {
+    "Checkpoints": "resuming",
     "LinearSVC": "linear",
     "LogisticRegression": "linear",
     "MLPClassifier": "mlp",

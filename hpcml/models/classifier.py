@@ -13,6 +13,7 @@ from hpcml.models.estimator import Estimator, NotFittedError
 from hpcml.models.inputs import check_columns, features, labels, same_length, training_shard, validation_shard
 from hpcml.models.losses import Loss, decided, outputs, probabilities
 from hpcml.models.network import Passes, initial
+from hpcml.models.resuming import Checkpoints
 from hpcml.models.settings import Settings
 from hpcml.models.threads import own_cores
 from hpcml.models.training import BLOCK, Monitor, Objective, train
@@ -45,14 +46,23 @@ class Classifier(Estimator):
     def _check(self) -> None:
         """Raise for a parameter of this class that is out of range."""
 
-    def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None, monitor: Monitor | None = None) -> Any:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        validation: tuple[Any, Any] | None = None,
+        monitor: Monitor | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Any:
         """Train on the rows of all ranks and return the estimator. Collective over ``comm``.
 
         ``X`` (n, d), any real dtype, and ``y`` (n,), whole numbers or strings, are this rank's rows, n ≥ 0.
         The result does not depend on how the rows are spread, up to rounding, as long as their global order
         (rank 0's first) is the same. ``validation``, a pair (X, y) of this rank's validation rows, is
         evaluated after every epoch; ``monitor`` is called after every step and epoch (see
-        ``training.Monitor``).
+        ``training.Monitor``). ``checkpoints`` says where to write, now and then, where the training is; it goes on from
+        the newest that is there (see `Checkpoints`).
 
         Raises CollectiveError on every rank for parameters or rows that are wrong on any, or differ between
         ranks; a model that was fitted before is then left as it was.
@@ -68,7 +78,7 @@ class Classifier(Estimator):
         parameters = initial([shard.X.shape[1], *self._hidden(), outputs(len(shard.classes))], dtype, seed)
         objective = Objective(self._loss(), self._penalty(sum(shard.counts)))
         with own_cores(comm, most=1 if settings.reproducible else None):
-            history = train(parameters, objective, shard, checked, settings, seed, comm, monitor)
+            history = train(parameters, objective, shard, checked, settings, seed, comm, monitor, checkpoints)
         self.classes_, self.n_features_in_ = shard.classes, shard.X.shape[1]
         self.parameters_, self.history_ = parameters, history
         return self

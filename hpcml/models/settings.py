@@ -6,13 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mpi4py import MPI
 
 from hpcml import optim
 from hpcml.optim.optimizer import Optimizer
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 OPTIMIZERS = ("sgd", "momentum", "adam")
 WIRES = ("float16", "bfloat16")

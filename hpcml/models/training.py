@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +13,7 @@ from hpcml import collectives as hc
 from hpcml.models.inputs import Shard
 from hpcml.models.losses import Loss, correct
 from hpcml.models.network import Passes
+from hpcml.models.resuming import Checkpoints, Progress
 from hpcml.models.settings import Settings
 from hpcml.models.virtual import Order, rearranged
 
@@ -53,10 +55,14 @@ def train(
     seed: int,
     comm: MPI.Intracomm,
     monitor: Monitor | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> list[dict[str, Any]]:
     """Minimise ``objective`` from ``parameters``, in place; returns the record of each epoch. Collective.
 
-    Raises CollectiveError on every rank when the loss is no longer finite.
+    With ``checkpoints`` it goes on from the newest that is there.
+
+    Raises CollectiveError on every rank when the loss is no longer finite, and where checkpoints are of another
+    training or cannot be written.
     """
     if settings.reproducible is not None:
         shard = rearranged(shard, settings.reproducible, comm)
@@ -64,49 +70,56 @@ def train(
     passes = Passes(parameters, batches.largest)
     step = Step(passes, objective, shard, settings, batches, comm)
     check = Passes(parameters, min(BLOCK, len(validation.X))) if validation is not None else None
-    history = []
-    for epoch in range(settings.epochs):
-        start, waited = perf_counter(), step.optimizer.communication_seconds
-        loss, hits = 0.0, 0.0
-        for number, (samples, parts) in enumerate(batches.epoch(epoch)):
-            batch_loss, batch_hits = step(parts)
-            loss, hits = loss + batch_loss, hits + batch_hits
-            if monitor is not None:
-                monitor.step(
-                    {
-                        "epoch": epoch + 1,
-                        "step": number + 1,
-                        "steps": batches.steps,
-                        "loss": batch_loss / samples,
-                        "samples": samples,
-                        "learning_rate": step.optimizer.lr,
-                    }
+    with Progress(checkpoints, step.optimizer, settings, seed, batches.rows, comm) as progress:
+        at = progress.position
+        while at.epoch < settings.epochs:
+            start, waited = perf_counter(), step.optimizer.communication_seconds
+            before = at.batches
+            for samples, parts in islice(batches.epoch(at.epoch), before, None):
+                loss, hits = step(parts)
+                at.loss, at.hits, at.batches = at.loss + loss, at.hits + hits, at.batches + 1
+                if monitor is not None:
+                    monitor.step(
+                        {
+                            "epoch": at.epoch + 1,
+                            "step": at.batches,
+                            "steps": batches.steps,
+                            "loss": loss / samples,
+                            "samples": samples,
+                            "learning_rate": step.optimizer.lr,
+                        }
+                    )
+                if at.batches < batches.steps:
+                    progress.after_step()
+            trained = perf_counter() - start
+            if not np.isfinite(at.loss):
+                raise hc.CollectiveError(
+                    f"the loss is {at.loss} in epoch {at.epoch + 1}: the steps are too long, lower learning_rate "
+                    f"({settings.learning_rate}) or scale the features"
                 )
-        trained = perf_counter() - start
-        if not np.isfinite(loss):
-            raise hc.CollectiveError(
-                f"the loss is {loss} in epoch {epoch + 1}: the steps are too long, lower learning_rate "
-                f"({settings.learning_rate}) or scale the features"
-            )
-        record = {
-            "epoch": epoch + 1,
-            "step": (epoch + 1) * batches.steps,
-            "loss": loss / batches.rows,
-            "accuracy": hits / batches.rows,
-        }
-        found = evaluate(check, objective.loss, validation) if check is not None and validation is not None else (0, 0)
-        local = [*found, trained, perf_counter() - start, step.optimizer.communication_seconds - waited]
-        sums = hc.allreduce(np.array(local, np.float64), op="sum", comm=comm).tolist()
-        if validation is not None:
-            record["validation_loss"] = sums[0] / sum(validation.counts)
-            record["validation_accuracy"] = sums[1] / sum(validation.counts)
-        record["samples_per_second"] = batches.rows * comm.size / sums[2]
-        record["seconds"], record["communication_seconds"] = sums[3] / comm.size, sums[4] / comm.size
-        record["learning_rate"] = step.optimizer.lr
-        history.append(record)
-        if monitor is not None:
-            monitor.epoch(dict(record))
-    return history
+            record = {
+                "epoch": at.epoch + 1,
+                "step": (at.epoch + 1) * batches.steps,
+                "loss": at.loss / batches.rows,
+                "accuracy": at.hits / batches.rows,
+            }
+            judged = check is not None and validation is not None
+            found = evaluate(check, objective.loss, validation) if judged else (0, 0)  # type: ignore[arg-type]
+            local = [*found, trained, perf_counter() - start, step.optimizer.communication_seconds - waited]
+            sums = hc.allreduce(np.array(local, np.float64), op="sum", comm=comm).tolist()
+            if validation is not None:
+                record["validation_loss"] = sums[0] / sum(validation.counts)
+                record["validation_accuracy"] = sums[1] / sum(validation.counts)
+            done = batches.rows * (batches.steps - before) / batches.steps
+            record["samples_per_second"] = done * comm.size / sums[2]
+            record["seconds"], record["communication_seconds"] = sums[3] / comm.size, sums[4] / comm.size
+            record["learning_rate"] = step.optimizer.lr
+            at.history.append(record)
+            at.epoch, at.batches, at.loss, at.hits = at.epoch + 1, 0, 0.0, 0.0
+            if monitor is not None:
+                monitor.epoch(dict(record))
+            progress.after_step()
+        return at.history
 
 
 class Step:

@@ -117,6 +117,7 @@ class Distributed:
         self._error: Exception | None = None
         self._wire, self._pipeline = wire, Pipeline([])
         self._local: LocalSteps | None = None
+        self._gathered: list[Gathered] = []
         if sync != 1:
 
             def make(one: Optimizer, among: MPI.Intracomm, riding: int, sent: str | Wire | None) -> Distributed:
@@ -143,7 +144,6 @@ class Distributed:
         )
         first = self._pipeline.reductions[0].message
         self._ballot = first.extra if self._rides else np.zeros(LENGTH + values)
-        self._gathered = []
         if shard:
             parts = [reduction.part for reduction in self._pipeline.reductions]
             optimizer.restrict(ranges(found, parts, len(arrays)))
@@ -392,6 +392,16 @@ class Distributed:
     def communication_seconds(self) -> float:
         """Time that this rank has spent waiting for communication so far."""
         return self._pipeline.seconds if self._local is None else self._local.outer.communication_seconds
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank has its part of the state only."""
+        return bool(self._gathered)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether ranks make steps of their own."""
+        return self._local is not None
 
     @property
     def params(self) -> Arrays:

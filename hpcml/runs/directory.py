@@ -44,6 +44,14 @@ def run_directory(output: str | None, label: str, comm: MPI.Comm) -> Iterator[Pa
         raise
 
 
+def read_json(path: Path) -> dict:
+    """Raises DirectoryError where there is none, or it is none of ours."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DirectoryError(f"{path} cannot be read: {error}; is {path.parent} a run directory?") from None
+
+
 def refuse_taken(output: str | None) -> None:
     """Raise DirectoryError if `output` is there already: to be asked before the data are read. Local."""
     if output is not None and Path(output).exists():

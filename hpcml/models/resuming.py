@@ -1,0 +1,98 @@
+"""Where a training is, written now and then, so that another one goes on from there, on any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mpi4py import MPI
+
+from hpcml import collectives as hc
+from hpcml.checkpoints import Store
+from hpcml.models.settings import Settings
+from hpcml.optim import Distributed, saving
+
+# What does not change what is computed, or only its rounding: it may differ where a training goes on.
+FREE = ("algorithm", "overlap", "shard")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Write where a training is to ``folder`` after every so many ``steps``, and keep the last ``keep``.
+
+    A training of the same data and settings that finds checkpoints there goes on from the newest: on any number of
+    ranks; with ``reproducible``, to the bits that it would have ended with.
+    """
+
+    folder: str | Path
+    steps: int = 1000
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps}; expected a number of at least 1")
+
+
+@dataclass
+class Position:
+    """Where a training is: ``batches`` of the ``epoch`` (from 0) are done; their sums, and the epochs' records."""
+
+    epoch: int = 0
+    batches: int = 0
+    loss: float = 0.0
+    hits: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Progress:
+    """Keeps the ``position`` of a training, and writes it with the optimizer's state. Every rank does the same.
+
+    rows: of the data, globally. checkpoints: None, and nothing is written.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints | None,
+        optimizer: Distributed,
+        settings: Settings,
+        seed: int,
+        rows: int,
+        comm: MPI.Intracomm,
+    ) -> None:
+        self.position = Position()
+        self._optimizer, self._every = optimizer, checkpoints.steps if checkpoints else 0
+        self._facts = {**asdict(settings), "dtype": str(settings.dtype), "random_state": seed, "rows": rows}
+        self._store = None if checkpoints is None else Store(checkpoints.folder, comm, checkpoints.keep)
+        if self._store is not None and (found := self._store.latest()) is not None:
+            with hc.all_or_none(comm):
+                self._refuse_other(found.facts, found.step)
+            saving.restore(optimizer, found, found.facts["optimizer"])
+            self.position = Position(**found.facts["position"])
+
+    def after_step(self) -> None:
+        """Write, where it is time for it."""
+        if self._store is not None and not self._optimizer.steps % self._every:
+            facts = {
+                "training": self._facts,
+                "position": asdict(self.position),
+                "optimizer": saving.facts(self._optimizer),
+            }
+            self._store.save(self._optimizer.steps, saving.arrays(self._optimizer), facts)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *more: Any) -> None:
+        if self._store is not None:
+            self._store.__exit__(kind, *more)
+
+    def _refuse_other(self, facts: Mapping[str, Any], step: int) -> None:
+        before = facts.get("training", {})
+        for name, value in self._facts.items():
+            if name not in FREE and before.get(name) != value:
+                raise ValueError(
+                    f"the checkpoint of step {step} is of a training with {name}={before.get(name)!r}, this one has "
+                    f"{value!r}: name another folder, or train with the same"
+                )
