@@ -3,6 +3,7 @@ behind."""
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -225,6 +226,35 @@ def test_a_run_that_is_interrupted_keeps_its_epochs_and_no_other_trace(folder):
     comm.barrier()
     assert not (folder / "early").exists()
     assert (folder / "late" / "metrics.jsonl").read_text() == '{"epoch": 1}\n'
+
+
+@pytest.mark.skipif(comm.size > 8, reason="more ranks than virtual shards")
+def test_a_run_goes_on_from_its_newest_checkpoint(folder, capsys):
+    """What came after a checkpoint in the midst of the run is taken away, and done again to the same bits."""
+    arguments = ["--data", "digits", "--reproducible", 8, "--epochs", 3, "--output", "run", "--keep", 100]
+    assert run("train", *arguments, "--checkpoint-steps", 25, "--progress", "none") == 0
+    straight = np.load("run/model.npz")
+    straight = {name: straight[name] for name in straight.files if name.startswith("parameter")}
+    before = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    comm.barrier()
+    if comm.rank == 0:
+        os.remove("run/model.npz")
+        for later in sorted(Path("run/checkpoints").glob("step-*"))[4:]:
+            shutil.rmtree(later)
+    comm.barrier()
+    assert run("train", "--resume", "run", "--progress", "none") == 0
+    resumed = np.load("run/model.npz")
+    for name, array in straight.items():
+        np.testing.assert_array_equal(resumed[name], array, strict=True)
+    after = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in after] == [1, 2, 3]
+    assert after[0] == before[0] and after[2]["loss"] == pytest.approx(before[2]["loss"], rel=1e-12)
+    assert [again["ranks"] for again in json.loads(Path("run/config.json").read_text())["resumed"]] == [comm.size]
+    printed(capsys)
+    assert run("train", "--resume", "nowhere") != 0
+    assert "nowhere/config.json cannot be read" in printed(capsys)[1]
+    assert run("train") != 0
+    assert "--data DATA" in printed(capsys)[1]
 
 
 @needs_data
