@@ -23,9 +23,12 @@ LEARNING_RATES = {
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--data", metavar="DATA",
+    begin = parser.add_mutually_exclusive_group(required=True).add_argument
+    begin("--data", metavar="DATA",
         help="digits, breast_cancer, iris, wine, or a file: CSV, TSV, LIBSVM, .npy, .npz, idx")
+    begin("--resume", metavar="DIR",
+        help="go on with the run of that directory, with its arguments, from its newest checkpoint, on any ranks")
+    add = parser.add_argument
     add("--test-data", metavar="DATA", help="judge the model by this data set, not by a part of --data")
     add("--test", type=fraction, default=0.2, metavar="PART",
         help="the part of the rows to judge the model by, at the end (default: %(default)s)")
@@ -71,11 +74,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the output").add_argument
     add("--output", metavar="DIR", help="the run directory, a new one (default: runs/<date>-<model>-<data>)")
+    add("--timeline", metavar="FILE",
+        help="write what each rank did when, for Perfetto (ui.perfetto.dev) or chrome://tracing")
     add("--checkpoint-steps", type=positive_count, metavar="N",
         help="write where the training is, every N steps, to DIR/checkpoints: on a file system that all nodes share")
     add("--keep", type=positive_count, default=3, help="checkpoints that are kept (default: %(default)s)")
-    add("--resume", metavar="DIR",
-        help="go on with the run of that directory, with its arguments, from its newest checkpoint, on any ranks")
     add("--progress", choices=("auto", "bar", "lines", "none"), default="auto",
         help="on stderr (default: a bar on a terminal, else a line per epoch)")
 

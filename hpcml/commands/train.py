@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from hpcml.runs.directory import read_json, refuse_taken, run_directory, write_json
     from hpcml.runs.monitor import Monitor
     from hpcml.runs.progress import choose_display
+    from hpcml.runs.timeline import Timeline
     from hpcml.runs.world import describe_world
 
     comm = MPI.COMM_WORLD
@@ -45,8 +46,6 @@ def run(args: argparse.Namespace) -> int:
     with hc.all_or_none(comm):
         if args.resume is not None:
             config = read_json(Path(args.resume) / CONFIG) if comm.rank == 0 else {}
-        elif args.data is None:
-            raise ValueError("name the data, --data DATA, or the run to go on with, --resume DIR")
         else:
             refuse_taken(args.output if comm.rank == 0 else None)
     config = comm.bcast(config)
@@ -82,7 +81,11 @@ def run(args: argparse.Namespace) -> int:
             steps = args.checkpoint_steps
             checkpoints = None if steps is None else Checkpoints(path / "checkpoints", steps, args.keep)
             X, y = parts.training.X, parts.training.y
-            model.fit(X, y, validation=validation, monitor=monitor, checkpoints=checkpoints)
+            timeline = Timeline(comm) if args.timeline else None
+            note = timeline.note if timeline else None
+            model.fit(X, y, validation=validation, monitor=monitor, checkpoints=checkpoints, note=note)
+        if timeline is not None:
+            timeline.write(Path(args.timeline))
         accuracy = model.score(parts.test.X, parts.test.y) if parts.test else None
         summary = {
             "test_accuracy": accuracy,
@@ -91,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             "training_accuracy": model.history_[-1]["accuracy"],
             "reading_seconds": reading_seconds,
             "training_seconds": sum(record["seconds"] for record in model.history_),
-            "communication_seconds": sum(record["communication_seconds"] for record in model.history_),
+            **totals(model.history_),
         }
         with hc.all_or_none(comm):
             if first:
@@ -141,6 +144,22 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
         print("hpcml: no plot without matplotlib: pip install 'hpcml[train]'", file=sys.stderr)
 
 
+def totals(history: list[dict]) -> dict[str, float]:
+    """Seconds of all steps, mean over the ranks, and the share of communication that was hidden."""
+    names = ("compute_seconds", "communication_seconds", "bound_seconds")
+    sums = {name: sum(record[name] for record in history) for name in names}
+    return {**sums, "hidden": sum(record["hidden"] for record in history) / len(history)}
+
+
+def communication(summary: dict) -> str:
+    """``0.49 s of waiting (12%), 85% of it hidden behind computing; 0.31 s at least, by the model``."""
+    waiting, seconds, hidden = summary["communication_seconds"], summary["training_seconds"], summary["hidden"]
+    text = f"{waiting:.2f} s of waiting" + (f" ({waiting / seconds:.0%})" if seconds > 0 else "")
+    if hidden:
+        text += f", {hidden:.0%} of communication hidden behind computing"
+    return text + f"; bound {summary['bound_seconds']:.2f} s"
+
+
 def found(args: argparse.Namespace, parts: Parts, classes: list) -> str:
     """What was found in the data: the features, the classes, how many rows for what."""
     rows = [f"{parts.training.total:,} rows to train on"]
@@ -157,12 +176,12 @@ def closing(summary: dict, data: str, path: Path, ranks: int) -> str:
         rows.append(("test accuracy", f"{summary['test_accuracy']:.4f} on {summary['test_rows']:,} held-out rows"))
     if summary["validation_accuracy"] is not None:
         rows.append(("validation accuracy", f"{summary['validation_accuracy']:.4f}"))
-    seconds, communication = summary["training_seconds"], summary["communication_seconds"]
-    share = f" ({communication / seconds:.0%})" if seconds > 0 else ""
+    seconds = summary["training_seconds"]
     world = f"{ranks} rank{'s' * (ranks > 1)}"
     rows.append(
         ("training time", f"{seconds:.2f} s on {world}, after {summary['reading_seconds']:.2f} s of setting up")
     )
-    rows.append(("communication", f"{communication:.2f} s{share}"))
+    rows.append(("computing", f"{summary['compute_seconds']:.2f} s"))
+    rows.append(("communication", communication(summary)))
     rows.append(("run directory", str(path)))
     return "\n".join(f"{name:20}{text}" for name, text in rows)

@@ -17,6 +17,7 @@ from hpcml.models.resuming import Checkpoints
 from hpcml.models.settings import Settings
 from hpcml.models.threads import own_cores
 from hpcml.models.training import BLOCK, Monitor, Objective, train
+from hpcml.optim.account import Trace
 
 
 class Classifier(Estimator):
@@ -54,6 +55,7 @@ class Classifier(Estimator):
         validation: tuple[Any, Any] | None = None,
         monitor: Monitor | None = None,
         checkpoints: Checkpoints | None = None,
+        note: Trace | None = None,
     ) -> Any:
         """Train on the rows of all ranks and return the estimator. Collective over ``comm``.
 
@@ -62,7 +64,7 @@ class Classifier(Estimator):
         (rank 0's first) is the same. ``validation``, a pair (X, y) of this rank's validation rows, is
         evaluated after every epoch; ``monitor`` is called after every step and epoch (see
         ``training.Monitor``). ``checkpoints`` says where to write, now and then, where the training is; it goes on from
-        the newest that is there (see `Checkpoints`).
+        the newest that is there (see `Checkpoints`). ``note`` is told what goes on (see `hpcml.optim.account.Trace`).
 
         Raises CollectiveError on every rank for parameters or rows that are wrong on any, or differ between
         ranks; a model that was fitted before is then left as it was.
@@ -78,7 +80,7 @@ class Classifier(Estimator):
         parameters = initial([shard.X.shape[1], *self._hidden(), outputs(len(shard.classes))], dtype, seed)
         objective = Objective(self._loss(), self._penalty(sum(shard.counts)))
         with own_cores(comm, most=1 if settings.reproducible else None):
-            history = train(parameters, objective, shard, checked, settings, seed, comm, monitor, checkpoints)
+            history = train(parameters, objective, shard, checked, settings, seed, comm, monitor, checkpoints, note)
         self.classes_, self.n_features_in_ = shard.classes, shard.X.shape[1]
         self.parameters_, self.history_ = parameters, history
         return self

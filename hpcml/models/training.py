@@ -16,6 +16,7 @@ from hpcml.models.network import Passes
 from hpcml.models.resuming import Checkpoints, Progress
 from hpcml.models.settings import Settings
 from hpcml.models.virtual import Order, rearranged
+from hpcml.optim.account import Trace
 
 #: Rows per forward pass outside of training: enough for BLAS, few enough for the cache.
 BLOCK = 1024
@@ -25,13 +26,16 @@ class Monitor(Protocol):
     """Follows a training; called on every rank.
 
     ``step(record)`` comes after each optimizer step: epoch, step (both from 1), steps (per epoch), loss
-    (mean over the global batch), samples (in it), learning_rate.
+    (mean over the global batch), samples (in it), learning_rate; and of this rank seconds, compute_seconds,
+    communication_seconds (waiting for it), hidden (the share of communication that went on behind computation, 0
+    where that is not known) and bound_seconds (what its communication takes at least, by the model).
 
     ``epoch(record)`` comes after each epoch: epoch, step (made so far, over all epochs), loss and accuracy
     (means over the training rows, each at the parameters of its step), validation_loss and
     validation_accuracy (if validation rows were given), samples_per_second (of training), seconds (with
-    validation), communication_seconds (in the all-reduces of gradients, waiting for slower ranks included;
-    mean over the ranks), learning_rate (of the last step). All are plain numbers, the same on every rank.
+    validation), compute_seconds and communication_seconds (of its steps: the latter waiting for sums of gradients,
+    slower ranks included; mean over the ranks), hidden and bound_seconds (as in a step), learning_rate (of the last
+    step). All are plain numbers, the same on every rank.
     """
 
     def step(self, record: dict[str, Any]) -> None: ...
@@ -56,10 +60,11 @@ def train(
     comm: MPI.Intracomm,
     monitor: Monitor | None = None,
     checkpoints: Checkpoints | None = None,
+    note: Trace | None = None,
 ) -> list[dict[str, Any]]:
     """Minimise ``objective`` from ``parameters``, in place; returns the record of each epoch. Collective.
 
-    With ``checkpoints`` it goes on from the newest that is there.
+    With ``checkpoints`` it goes on from the newest that is there. ``note`` is told what goes on.
 
     Raises CollectiveError on every rank when the loss is no longer finite, and where checkpoints are of another
     training or cannot be written.
@@ -68,15 +73,19 @@ def train(
         shard = rearranged(shard, settings.reproducible, comm)
     batches = Order(shard, comm.rank, settings.batch_size, seed, settings.reproducible)
     passes = Passes(parameters, batches.largest)
-    step = Step(passes, objective, shard, settings, batches, comm)
+    step = Step(passes, objective, shard, settings, batches, comm, note)
     check = Passes(parameters, min(BLOCK, len(validation.X))) if validation is not None else None
     with Progress(checkpoints, step.optimizer, settings, seed, batches.rows, comm) as progress:
         at = progress.position
         while at.epoch < settings.epochs:
-            start, waited = perf_counter(), step.optimizer.communication_seconds
+            start = perf_counter()
             before = at.batches
+            spent = np.zeros(4)  # seconds of the steps: in all, waiting, alone, bound
             for samples, parts in islice(batches.epoch(at.epoch), before, None):
+                began = perf_counter()
                 loss, hits = step(parts)
+                seconds, account = perf_counter() - began, step.optimizer.account
+                spent += seconds, account.waiting, account.alone or account.waiting, account.bound
                 at.loss, at.hits, at.batches = at.loss + loss, at.hits + hits, at.batches + 1
                 if monitor is not None:
                     monitor.step(
@@ -87,6 +96,11 @@ def train(
                             "loss": loss / samples,
                             "samples": samples,
                             "learning_rate": step.optimizer.lr,
+                            "seconds": seconds,
+                            "compute_seconds": seconds - account.waiting,
+                            "communication_seconds": account.waiting,
+                            "hidden": account.hidden or 0.0,
+                            "bound_seconds": account.bound,
                         }
                     )
                 if at.batches < batches.steps:
@@ -97,7 +111,7 @@ def train(
                     f"the loss is {at.loss} in epoch {at.epoch + 1}: the steps are too long, lower learning_rate "
                     f"({settings.learning_rate}) or scale the features"
                 )
-            record = {
+            record: dict[str, Any] = {
                 "epoch": at.epoch + 1,
                 "step": (at.epoch + 1) * batches.steps,
                 "loss": at.loss / batches.rows,
@@ -105,14 +119,17 @@ def train(
             }
             judged = check is not None and validation is not None
             found = evaluate(check, objective.loss, validation) if judged else (0, 0)  # type: ignore[arg-type]
-            local = [*found, trained, perf_counter() - start, step.optimizer.communication_seconds - waited]
+            local = [*found, trained, perf_counter() - start, *spent]
             sums = hc.allreduce(np.array(local, np.float64), op="sum", comm=comm).tolist()
             if validation is not None:
                 record["validation_loss"] = sums[0] / sum(validation.counts)
                 record["validation_accuracy"] = sums[1] / sum(validation.counts)
             done = batches.rows * (batches.steps - before) / batches.steps
             record["samples_per_second"] = done * comm.size / sums[2]
-            record["seconds"], record["communication_seconds"] = sums[3] / comm.size, sums[4] / comm.size
+            record["seconds"], in_steps, waiting, alone, bound = (total / comm.size for total in sums[3:])
+            record["compute_seconds"], record["communication_seconds"] = in_steps - waiting, waiting
+            record["hidden"] = max(0.0, 1 - waiting / alone) if alone else 0.0
+            record["bound_seconds"] = bound
             record["learning_rate"] = step.optimizer.lr
             at.history.append(record)
             at.epoch, at.batches, at.loss, at.hits = at.epoch + 1, 0, 0.0, 0.0
@@ -133,6 +150,7 @@ class Step:
         settings: Settings,
         batches: Order,
         comm: MPI.Intracomm,
+        note: Trace | None = None,
     ) -> None:
         self.passes, self.objective, self.shard, self.settings = passes, objective, shard, settings
         self.steps_per_epoch = batches.steps
@@ -140,18 +158,22 @@ class Step:
         self._batch = np.empty((batches.largest, shard.X.shape[1]), shard.X.dtype)
         self._penalties = {name: np.empty_like(passes.parameters[name]) for name in objective.penalty}
         self._sums = np.zeros(2)
+        self._note = note
+        if note is not None:
+            self.optimizer.trace(note)
 
     def __call__(self, parts: list[np.ndarray]) -> tuple[float, float]:
         """Sum of the loss, and number of rows classified correctly, over all ranks, before the step.
 
         parts: the rows of each part of the batch that is here.
         """
-        optimizer = self.optimizer
+        optimizer, began = self.optimizer, perf_counter()
         optimizer.lr = self.settings.rate_at(optimizer.steps, self.steps_per_epoch)
         self._sums[:] = 0
         if len(parts) == 1 and not optimizer.overlap:
             (rows,) = parts
             gradients = self._gradients(rows) if len(rows) else None
+            computed = perf_counter()
             loss, hits = optimizer.step(gradients, weight=len(rows), values=self._sums)
         else:
             for rows in parts:
@@ -159,7 +181,12 @@ class Step:
                     self._gradients(rows, hand_over=True)
                 else:
                     optimizer.add(None, weight=0)
+            computed = perf_counter()
             loss, hits = optimizer.step(values=self._sums)
+        if self._note is not None:
+            self._note("step", f"step {optimizer.steps}", began, perf_counter())
+            self._note("step", "gradients", began, computed)
+            self._note("step", "sums and update", computed, perf_counter())
         return float(loss), float(hits)
 
     def _gradients(self, rows: np.ndarray, hand_over: bool = False) -> dict[str, np.ndarray]:

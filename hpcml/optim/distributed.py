@@ -12,8 +12,10 @@ from mpi4py import MPI
 from hpcml import collectives as hc
 from hpcml.collectives.channel import channel_of
 from hpcml.collectives.errors import raise_together
+from hpcml.optim.account import Account, Book, Trace
 from hpcml.optim.ballot import LENGTH, LIMIT, Ballot
 from hpcml.optim.buckets import Bucket, buckets
+from hpcml.optim.links import bound, bucket_bytes
 from hpcml.optim.local import Local, LocalSteps
 from hpcml.optim.messages import Message
 from hpcml.optim.optimizer import Optimizer
@@ -23,10 +25,6 @@ from hpcml.optim.precision import short
 from hpcml.optim.reductions import Exact, Part, Reduction, Scattered, Summed, Wire
 from hpcml.optim.shards import Gathered, ranges
 from hpcml.optim.starting import agree, start_as_rank_0
-
-BUCKET = 4 << 20  # bytes of a bucket where nothing is known of the network
-BUCKETS = [1 << k for k in range(17, 27)]  # bytes among which one is chosen where something is
-CLOSE = 1.1  # a bucket is long enough where its bytes take no more than this times what those of the longest take
 
 
 class Distributed:
@@ -118,6 +116,7 @@ class Distributed:
         self._wire, self._pipeline = wire, Pipeline([])
         self._local: LocalSteps | None = None
         self._gathered: list[Gathered] = []
+        self._book = Book(False, 0.0)
         if sync != 1:
 
             def make(one: Optimizer, among: MPI.Intracomm, riding: int, sent: str | Wire | None) -> Distributed:
@@ -142,6 +141,7 @@ class Distributed:
         self._pipeline = Pipeline(
             [self._reduction(one, algorithm, more, shard) for one, more in zip(found, extra, strict=True)]
         )
+        self._book = Book(self.overlap, bound((r.message.rows[0].nbytes for r in self._pipeline.reductions), comm))
         first = self._pipeline.reductions[0].message
         self._ballot = first.extra if self._rides else np.zeros(LENGTH + values)
         if shard:
@@ -327,7 +327,7 @@ class Distributed:
         return self._pipeline.reductions[self._bucket_of[i]].message
 
     def _send_full(self) -> None:
-        if self.overlap:
+        if self._book.hides:
             self._pipeline.send_full(self.expected)
 
     def _pack(self, i: int, gradient: np.ndarray | None, weight: float) -> None:
@@ -346,6 +346,7 @@ class Distributed:
 
     def _forget(self) -> None:
         self.weights, self._error = [], None
+        self._book.close(self._pipeline.seconds)
 
     def _weigh(self, times: int, weight: float) -> None:
         """Note the weight of the gradients that come for the (times + 1)-th time."""
@@ -392,6 +393,18 @@ class Distributed:
     def communication_seconds(self) -> float:
         """Time that this rank has spent waiting for communication so far."""
         return self._pipeline.seconds if self._local is None else self._local.outer.communication_seconds
+
+    @property
+    def account(self) -> Account:
+        """Where the time of the last step went, as far as communication is concerned, on this rank.
+
+        To know what communication takes alone, an optimizer that overlaps does not in its second to fourth step.
+        """
+        return self._book.last if self._local is None else self._local.outer.account
+
+    def trace(self, note: Trace) -> None:
+        """From now on call ``note`` for each reduction that was under way."""
+        (self if self._local is None else self._local.outer)._pipeline.note = note
 
     @property
     def is_sharded(self) -> bool:
@@ -445,19 +458,6 @@ class Distributed:
                 own[name] = {slot: array.reshape(-1)[start:stop] for slot, array in slots.items()}
             state_dict = {**state_dict, "state": own}
         self.optimizer.load_state_dict(state_dict)
-
-
-def bucket_bytes(comm: MPI.Intracomm) -> int:
-    """The shortest bucket whose bytes travel nearly as fast as those of a long one, by what is measured or modelled."""
-
-    def pace(nbytes: int) -> float | None:
-        seconds = hc.explain("allreduce", np.empty(nbytes // 4, np.float32), comm=comm).seconds
-        return None if seconds is None else seconds / nbytes
-
-    longest = pace(BUCKETS[-1])
-    if longest is None:
-        return BUCKET
-    return next(nbytes for nbytes in BUCKETS if (pace(nbytes) or 0.0) <= CLOSE * longest)
 
 
 def power_of_two(number: float) -> float:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from hpcml.optim.account import Trace
 from hpcml.optim.reductions import Reduction
 
 Result = TypeVar("Result")
@@ -16,13 +17,16 @@ Result = TypeVar("Result")
 class Pipeline:
     """Every rank starts and waits for the same reductions in the same order, each once a step.
 
-    Attributes: ``sent``, how many of this step were started; ``seconds`` spent in starting and waiting.
+    Attributes: ``sent``, how many of this step were started; ``seconds`` spent in starting and waiting; ``note``, who
+    is told when each was under way.
     """
 
     def __init__(self, reductions: Sequence[Reduction]) -> None:
         self.reductions = reductions
         self.begin()
         self.seconds = 0.0
+        self.note: Trace | None = None
+        self._sent_at = [0.0] * len(reductions)
 
     def send_full(self, times: int) -> None:
         """Start those, from the next one on, of which each gradient has come so many times."""
@@ -41,6 +45,9 @@ class Pipeline:
             self.timed(self.reductions[self._turned].turn)
             self._turned += 1
         found = self.timed(self.reductions[self._received].wait)
+        if self.note is not None:
+            sent = self._sent_at[self._received]
+            self.note("communication", f"bucket {self._received}", sent, perf_counter())
         self._received += 1
         return found
 
@@ -69,5 +76,6 @@ class Pipeline:
         return self.reductions[self.sent]
 
     def _send(self) -> None:
+        self._sent_at[self.sent] = perf_counter()
         self.timed(self._next.start)
         self.sent += 1

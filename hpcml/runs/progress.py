@@ -87,4 +87,6 @@ def epoch_line(record: dict, epochs: int) -> str:
     text += f"  {record['samples_per_second']:,.0f} samples/s"
     if record["seconds"] > 0:
         text += f"  {record['communication_seconds'] / record['seconds']:.0%} communication"
+    if record.get("hidden"):
+        text += f", {record['hidden']:.0%} hidden"
     return text

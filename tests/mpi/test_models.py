@@ -178,6 +178,9 @@ def test_labels_come_back_as_they_were(kind):
     assert model.score(*part(X, y)) == 1.0
 
 
+ACCOUNT = {"compute_seconds", "communication_seconds", "hidden", "bound_seconds"}
+
+
 @every_estimator
 def test_monitor_sees_every_step_and_epoch_on_every_rank(estimator):
     class Recorder:
@@ -207,14 +210,15 @@ def test_monitor_sees_every_step_and_epoch_on_every_rank(estimator):
         "validation_accuracy",
         "samples_per_second",
         "seconds",
-        "communication_seconds",
         "learning_rate",
+        *ACCOUNT,
     }
-    assert set(seen.steps[0]) == {"epoch", "step", "steps", "loss", "samples", "learning_rate"}
+    assert set(seen.steps[0]) == {"epoch", "step", "steps", "loss", "samples", "learning_rate", "seconds", *ACCOUNT}
     assert all(type(value) in (int, float) for r in seen.steps + seen.epochs for value in r.values())
     first = [r for r in seen.steps if r["epoch"] == 1]
     mean = sum(r["loss"] * r["samples"] for r in first) / 50
     assert seen.epochs[0]["loss"] == pytest.approx(mean, rel=1e-6)
+    assert all(r["seconds"] >= r["compute_seconds"] + r["communication_seconds"] > 0 for r in seen.epochs)
     everyones = COMM.allgather([r["loss"] for r in seen.steps])
     assert everyones == [everyones[0]] * SIZE
 
