@@ -98,6 +98,14 @@ def _decoupled(h: Mapping[str, Any], step: int) -> tuple[float, ...]:
     return (1.0 - h["lr"] * h["weight_decay"], 0.0, *_moments(h, step))
 
 
+def _coupled_amsgrad(h: Mapping[str, Any], step: int) -> tuple[float, ...]:
+    return (*_coupled(h, step), float(h["amsgrad"]))
+
+
+def _decoupled_amsgrad(h: Mapping[str, Any], step: int) -> tuple[float, ...]:
+    return (*_decoupled(h, step), float(h["amsgrad"]))
+
+
 def _moments(h: Mapping[str, Any], step: int) -> tuple[float, ...]:
     beta1, beta2 = h["betas"]
     size = h["lr"] / (1.0 - beta1**step)
@@ -105,7 +113,7 @@ def _moments(h: Mapping[str, Any], step: int) -> tuple[float, ...]:
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _mean(m, g, beta, weight):
+def running_mean(m, g, beta, weight):
     # Between m and g, reckoned from the nearer: with β₁ = 0 this is g itself, without cancellation.
     return m + weight * (g - m) if weight < 0.5 else g - (g - m) * beta
 
@@ -119,7 +127,7 @@ def _adam(
         g = scale * widened(gradient[i])
         if decay != 0:
             g += decay * t
-        m = _mean(mean[i], g, beta1, weight1)
+        m = running_mean(mean[i], g, beta1, weight1)
         v = beta2 * square[i] + weight2 * g * g
         mean[i] = m
         square[i] = v
@@ -146,17 +154,19 @@ def _amsgrad(
     correction,
     eps,
     size,
+    memory,
 ):
     for i in range(theta.size):
         t = shrink * theta[i]
         g = scale * widened(gradient[i])
         if decay != 0:
             g += decay * t
-        m = _mean(mean[i], g, beta1, weight1)
+        m = running_mean(mean[i], g, beta1, weight1)
         v = beta2 * square[i] + weight2 * g * g
         mean[i] = m
         square[i] = v
-        u = largest[i] if largest[i] > v else v
+        u = memory * largest[i]  # of groups without amsgrad, 0
+        u = u if u > v else v
         largest[i] = u
         t -= size * m / (np.sqrt(u) / correction + eps)
         theta[i] = t
@@ -165,8 +175,8 @@ def _amsgrad(
 
 ADAM = Rule("Adam", ("mean", "square"), _coupled, _adam)
 ADAMW = Rule("AdamW", ("mean", "square"), _decoupled, _adam)
-AMSGRAD = Rule("Adam with amsgrad", ("mean", "square", "largest"), _coupled, _amsgrad)
-AMSGRADW = Rule("AdamW with amsgrad", ("mean", "square", "largest"), _decoupled, _amsgrad)
+AMSGRAD = Rule("Adam with amsgrad", ("mean", "square", "largest"), _coupled_amsgrad, _amsgrad)
+AMSGRADW = Rule("AdamW with amsgrad", ("mean", "square", "largest"), _decoupled_amsgrad, _amsgrad)
 
 
 def _coupled_rule(groups: Sequence[Mapping[str, Any]]) -> Rule:

@@ -196,11 +196,14 @@ class Optimizer:
         scalars = self._scalars[self._group_of[i]][theta.dtype]
         if self.rule.measure is not None:
             scalars = (*scalars, number(trust))
-        factor = -factor if self.hyperparameters["maximize"] else factor
-        self.rule.kernel(theta, short, bits(gradient), number(factor), *slots, *scalars)
+        self.rule.kernel(theta, short, bits(gradient), number(self._signed(i, factor)), *slots, *scalars)
         if whole is not None:
             start, stop = self.ranges[i]
             whole.flat[start:stop] = short.view(whole.dtype) if short.size else theta
+
+    def _signed(self, i: int, factor: float) -> float:
+        own = self._own[self._group_of[i]]
+        return -factor if own.get("maximize", self.hyperparameters["maximize"]) else factor
 
     def _factor(self, gradients: Sequence[np.ndarray], scale: float, complete: Callable) -> float | None:
         """What gradients are multiplied by; None where the step is left out."""
@@ -228,7 +231,7 @@ class Optimizer:
             if whole is not None:
                 self._take_in(i, target)
             scalars = self._scalars[self._group_of[i]][theta.dtype]
-            signed = theta.dtype.type(-factor if self.hyperparameters["maximize"] else factor)
+            signed = theta.dtype.type(self._signed(i, factor))
             sums = table.rows(i, self.ranges[i][0], gradient.size)
             self.rule.measure(theta, short, bits(gradient), signed, *slots, *scalars, sums)  # type: ignore[misc]
         complete(table.sums)

@@ -48,10 +48,10 @@ def SGD(
     >>> theta[0]
     array([0.5, 2. ])
     """
-    return Optimizer(params, _FAMILY, _checked(lr, momentum, dampening, weight_decay, nesterov, maximize), options)
+    return Optimizer(params, _FAMILY, checked(lr, momentum, dampening, weight_decay, nesterov, maximize), options)
 
 
-def _checked(
+def checked(
     lr: float, momentum: float, dampening: float, weight_decay: float, nesterov: bool, maximize: bool
 ) -> dict[str, Any]:
     if nesterov and (momentum == 0 or dampening != 0):
@@ -72,9 +72,9 @@ def _plain_coefficients(h: Mapping[str, Any], step: int) -> tuple[float, ...]:
     return h["lr"], h["weight_decay"]
 
 
-def _momentum_coefficients(h: Mapping[str, Any], step: int) -> tuple[float, ...]:
-    # The first step keeps the whole gradient, whatever the dampening: 0·v + 1·g.
-    keep, take = (h["momentum"], 1.0 - h["dampening"]) if step > 1 else (0.0, 1.0)
+def momentum_coefficients(h: Mapping[str, Any], step: int) -> tuple[float, ...]:
+    # The first step, and one of a group without momentum, takes the whole gradient, whatever the dampening: 0·v + 1·g.
+    keep, take = (h["momentum"], 1.0 - h["dampening"]) if step > 1 and h["momentum"] else (0.0, 1.0)
     return h["lr"], h["weight_decay"], keep, take, h["momentum"] if h["nesterov"] else 0.0
 
 
@@ -105,11 +105,11 @@ def _momentum(theta, short, gradient, scale, velocity, lr, decay, keep, take, lo
 
 
 PLAIN = Rule("SGD", (), _plain_coefficients, _plain)
-MOMENTUM = Rule("SGD with momentum", ("velocity",), _momentum_coefficients, _momentum)
+MOMENTUM = Rule("SGD with momentum", ("velocity",), momentum_coefficients, _momentum)
 
 
 def _rule(groups: Sequence[Mapping[str, Any]]) -> Rule:
     return MOMENTUM if any(h["momentum"] for h in groups) else PLAIN
 
 
-_FAMILY = Family(_checked, _rule)
+_FAMILY = Family(checked, _rule)
