@@ -16,6 +16,7 @@ from numba.extending import overload
 from hpcml import short_floats
 
 SINGLE, DOUBLE = np.dtype("f4"), np.dtype("f8")
+LEAST, GREATEST = float(np.finfo(SINGLE).tiny), float(np.finfo(SINGLE).max)
 
 
 def is_short(dtype: np.dtype) -> bool:
@@ -119,10 +120,11 @@ class LossScale:
         self.skipped += not finite
         if self.interval is None:
             return
+        # As in torch, it does not leave float32, in which gradients are.
         if not finite:
-            self.value *= self.backoff
+            self.value = max(self.value * self.backoff, LEAST)
         elif self.good_steps == self.interval:
-            self.value *= self.growth
+            self.value = self.value * self.growth if self.value * self.growth <= GREATEST else self.value
             self.good_steps = 0
 
     def state_dict(self) -> dict[str, Any]:
