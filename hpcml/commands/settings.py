@@ -53,7 +53,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="rows per step, over all ranks (default: 8 to 512, growing with the rows)")
     add("--learning-rate", type=positive, metavar="RATE",
         help="(default: by model and optimizer; adam 0.005 for mlp, 0.01 for the others)")
-    add("--rate", choices=("constant", "cosine", "step"), default="cosine",
+    add("--rate", choices=("constant", "cosine", "linear", "polynomial", "step"), default="cosine",
         help="how the learning rate falls (default: %(default)s)")
     add("--warmup", type=zero_or_more, default=0.0, metavar="EPOCHS",
         help="how long the learning rate first rises (default: %(default)g)")

@@ -23,13 +23,13 @@ class MLPClassifier(ProbabilisticClassifier):
     by mini-batches of ``batch_size`` rows over all ranks, in an order that depends on ``random_state`` alone.
 
     Parameters: ``hidden_layer_sizes``, units of each hidden layer (any number of them); ``optimizer``, "sgd",
-    "momentum" or "adam"; ``learning_rate`` and its law ``rate``, "constant", "cosine" or "step", after a
-    linear warm-up of ``warmup_epochs``; ``momentum`` and ``nesterov``, for "momentum"; ``weight_decay``, on
-    all parameters, decoupled (AdamW) for "adam"; ``batch_size``, global; ``epochs``; ``random_state``, of
-    initial weights and order of rows (None: another one each time); ``dtype`` of parameters and arithmetic,
-    "float32" or "float64"; ``algorithm`` of the all-reduce; ``reproducible``, ``shard``, ``overlap`` and ``wire`` as in
-    `hpcml.optim.Distributed`, ``clip_norm`` as in `hpcml.optim.Options`; ``comm``, an mpi4py communicator (None:
-    MPI.COMM_WORLD).
+    "momentum" or "adam"; ``learning_rate`` and its law ``rate``, "constant", "cosine", "linear", "polynomial"
+    or "step", after a linear warm-up of ``warmup_epochs``; ``momentum`` and ``nesterov``, for "momentum";
+    ``weight_decay``, on all parameters, decoupled (AdamW) for "adam"; ``batch_size``, global; ``epochs``;
+    ``random_state``, of initial weights and order of rows (None: another one each time); ``dtype`` of parameters
+    and arithmetic, "float32" or "float64"; ``algorithm`` of the all-reduce; ``reproducible``, ``shard``, ``overlap``
+    and ``wire`` as in `hpcml.optim.Distributed`, ``clip_norm`` as in `hpcml.optim.Options`; ``comm``, an mpi4py
+    communicator (None: MPI.COMM_WORLD).
 
     With ``reproducible=8``, say, the rows of all ranks, in their order, are cut into 8 virtual shards, and each batch
     into its rows of each; any number of ranks up to 8 gives the same parameters, bit for bit, on processors of one

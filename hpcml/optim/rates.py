@@ -35,10 +35,28 @@ def cosine(step: int, steps: int, warmup: int = 0, floor: float = 0.0) -> float:
     >>> [round(cosine(step, 4), 3) for step in range(4)]
     [1.0, 0.854, 0.5, 0.146]
     """
-    if step < warmup:
-        return warmed(step, warmup)
-    done = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * done))
+    fallen = 0.5 * (1.0 + math.cos(math.pi * _done(step, steps, warmup)))
+    return warmed(step, warmup) * (floor + (1.0 - floor) * fallen)
+
+
+def linear(step: int, steps: int, warmup: int = 0, floor: float = 0.0) -> float:
+    """A straight line from 1 at the end of the warm-up to ``floor``, which it would reach at step ``steps``.
+
+    >>> [linear(step, 4) for step in range(4)]
+    [1.0, 0.75, 0.5, 0.25]
+    """
+    return polynomial(step, steps, warmup, floor, power=1.0)
+
+
+def polynomial(step: int, steps: int, warmup: int = 0, floor: float = 0.0, power: float = 2.0) -> float:
+    """As `linear`, with the part of the way that is left raised to ``power``.
+
+    Source: You, Gitman & Ginsburg 2017, Algorithm 1 (LARS), with a power of 2.
+
+    >>> [polynomial(step, 4) for step in range(4)]
+    [1.0, 0.5625, 0.25, 0.0625]
+    """
+    return warmed(step, warmup) * (floor + (1.0 - floor) * (1.0 - _done(step, steps, warmup)) ** power)
 
 
 def step_decay(step: int, steps: int, warmup: int = 0, factor: float = 0.1, stages: int = 3) -> float:
@@ -51,4 +69,26 @@ def step_decay(step: int, steps: int, warmup: int = 0, factor: float = 0.1, stag
     return warmed(step, warmup) * factor**stage
 
 
-LAWS: dict[str, Callable[..., float]] = {"constant": constant, "cosine": cosine, "step": step_decay}
+def scaled(lr: float, batch_size: int, base: int = 256) -> float:
+    """A base rate that was found for batches of ``base`` rows, for batches of ``batch_size``: in proportion.
+
+    Source: the linear scaling rule of Goyal et al. 2017, section 2.1, which goes with a warm-up.
+
+    >>> scaled(0.1, batch_size=1024)
+    0.4
+    """
+    return lr * (batch_size / base)
+
+
+def _done(step: int, steps: int, warmup: int) -> float:
+    """Which part of the way from the end of the warm-up to ``steps`` is behind, from 0 to 1."""
+    return min(1.0, max(0, step - warmup) / max(1, steps - warmup))
+
+
+LAWS: dict[str, Callable[..., float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "linear": linear,
+    "polynomial": polynomial,
+    "step": step_decay,
+}

@@ -37,3 +37,17 @@ def test_step_decay_has_three_plateaus():
     assert values[20:40] == pytest.approx([0.1] * 20)
     assert values[40:] == pytest.approx([0.01] * 20)
     assert rates.step_decay(59, 60, factor=0.5, stages=4) == pytest.approx(0.125)
+
+
+def test_linear_and_polynomial_end_at_their_floors():
+    assert rates.linear(30, 60) == pytest.approx(0.5)
+    assert rates.linear(35, 60, warmup=10, floor=0.2) == pytest.approx(0.6)
+    assert rates.linear(60, 60, floor=0.2) == pytest.approx(0.2)
+    assert rates.polynomial(30, 60) == pytest.approx(0.25)
+    assert rates.polynomial(30, 60, floor=0.2, power=3) == pytest.approx(0.2 + 0.8 / 8)
+    assert rates.linear(0, 0) == rates.polynomial(0, 0) == 1.0
+
+
+def test_the_rate_grows_with_the_batch():
+    assert rates.scaled(0.1, 8192) == pytest.approx(3.2)
+    assert rates.scaled(0.1, 64, base=128) == pytest.approx(0.05)
