@@ -8,13 +8,14 @@ from hpcml import optim
 
 
 class Case(NamedTuple):
-    """``name`` is the rule's name here and in torch.optim, ``options`` its keywords in both."""
+    """``name`` is the rule's name here and, unless it is one of `NOT_IN_TORCH`, in torch.optim; ``options`` are its
+    keywords in both."""
 
     name: str
     options: dict[str, Any]
 
-    def optimizer(self, params, **more):
-        return getattr(optim, self.name)(params, **self.options, **more)
+    def optimizer(self, params, **further):
+        return getattr(optim, self.name)(params, **{**self.options, **further})
 
     def __str__(self):
         return "-".join([self.name, *(f"{k}={v}" for k, v in self.options.items())]).replace(" ", "")
@@ -43,7 +44,27 @@ CASES = [
             {"lr": 0.01, "betas": (0.7, 0.95), "eps": 1e-3},
         )
     ),
+    Case("Adagrad", {"lr": 0.05}),
+    Case("Adagrad", {"lr": 0.05, "lr_decay": 0.1, "weight_decay": 0.1}),
+    Case("Adagrad", {"lr": 0.05, "initial_accumulator_value": 0.5, "eps": 1e-3, "maximize": True}),
+    Case("RMSprop", {"lr": 0.01}),
+    Case("RMSprop", {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.1}),
+    Case("RMSprop", {"lr": 0.01, "momentum": 0.8, "maximize": True}),
+    Case("RMSprop", {"lr": 0.01, "centered": True}),
+    Case("RMSprop", {"lr": 0.01, "alpha": 0.4, "momentum": 0.5, "centered": True, "weight_decay": 0.1}),
+    # Trust coefficients far above those of large networks: every step is to move every number of float32.
+    Case("LARS", {"lr": 1.0, "trust_coefficient": 0.02}),
+    Case("LARS", {"lr": 1.0, "trust_coefficient": 0.02, "weight_decay": 0.1, "nesterov": True}),
+    Case("LARS", {"lr": 2.0, "trust_coefficient": 0.02, "momentum": 0.8, "dampening": 0.3, "eps": 0.5}),
+    Case("LARS", {"lr": 2.0, "trust_coefficient": 0.02, "momentum": 0.0, "weight_decay": 0.1, "maximize": True}),
+    Case("LARS", {"lr": 0.05, "trust_coefficient": 0.0, "weight_decay": 0.1}),
+    Case("LAMB", {"lr": 0.01}),
+    Case("LAMB", {"lr": 0.01, "weight_decay": 0.1}),
+    Case("LAMB", {"lr": 0.01, "betas": (0.7, 0.95), "eps": 1e-3, "maximize": True}),
 ]
+
+NOT_IN_TORCH = ("LARS", "LAMB")
+TORCH_CASES = [case for case in CASES if case.name not in NOT_IN_TORCH]
 
 
 def parameters(dtype="f8") -> dict[str, np.ndarray]:

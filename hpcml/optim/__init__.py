@@ -12,17 +12,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hpcml.optim import rates
+from hpcml.optim.adagrad import Adagrad
 from hpcml.optim.adam import Adam, AdamW
+from hpcml.optim.lamb import LAMB
+from hpcml.optim.lars import LARS
 from hpcml.optim.optimizer import Optimizer, Options
 from hpcml.optim.precision import LossScale
+from hpcml.optim.rmsprop import RMSprop
 from hpcml.optim.sgd import SGD
 
 if TYPE_CHECKING:
     from hpcml.optim.distributed import Distributed
     from hpcml.optim.local import Local
 
-__all__ = ["SGD", "Adam", "AdamW", "Distributed", "Local", "LossScale", "Optimizer", "Options", "rates"]
-
+__all__ = [
+    "LAMB",
+    "LARS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Distributed",
+    "Local",
+    "LossScale",
+    "Optimizer",
+    "Options",
+    "RMSprop",
+    "rates",
+]
 
 #: What needs MPI, and where it is.
 MPI_PARTS = {"Distributed": "distributed", "Local": "local"}

@@ -27,7 +27,7 @@ def assert_same_bits(left, right):
 
 
 def test_the_table_enrols_every_rule():
-    assert {case.name for case in CASES} == {"SGD", "Adam", "AdamW"}
+    assert {case.name for case in CASES} == {"SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "LARS", "LAMB"}
     with_options = {option for case in CASES for option in case.options}
     assert with_options == {
         "lr",
@@ -39,6 +39,11 @@ def test_the_table_enrols_every_rule():
         "betas",
         "eps",
         "amsgrad",
+        "lr_decay",
+        "initial_accumulator_value",
+        "alpha",
+        "centered",
+        "trust_coefficient",
     }
 
 
@@ -215,6 +220,16 @@ def test_bad_parameters_are_refused(wrong):
         lambda p: optim.Adam(p, betas=(1.0, 0.9)),
         lambda p: optim.AdamW(p, eps=-1e-8),
         lambda p: optim.Adam(p, weight_decay=-1),
+        lambda p: optim.Adagrad(p, lr_decay=-1),
+        lambda p: optim.Adagrad(p, initial_accumulator_value=-1),
+        lambda p: optim.Adagrad(p, eps=-1),
+        lambda p: optim.RMSprop(p, alpha=1.0),
+        lambda p: optim.RMSprop(p, momentum=-1),
+        lambda p: optim.LARS(p, lr=1, trust_coefficient=-1),
+        lambda p: optim.LARS(p, lr=1, nesterov=True, dampening=0.1),
+        lambda p: optim.LARS(p, lr=1, eps=-1),
+        lambda p: optim.LAMB(p, betas=(0.9, 1.0)),
+        lambda p: optim.LAMB(p, eps=-1),
     ],
 )
 def test_hyperparameters_out_of_range_are_refused(make):
