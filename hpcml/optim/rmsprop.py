@@ -38,6 +38,8 @@ def RMSprop(
         v ← μv + g / (√s + ε)
         θ ← θ − ηv
 
+    Centered, a gradient that hardly varies leaves s − m² to rounding: negative, it makes θ NaN, as in torch.
+
     Memory moved per parameter and step, of s bytes each: 5s; 2s more with momentum, and centered.
 
     ``options``: see `Options`. Raises ValueError for a negative hyperparameter or an α of 1 or more.

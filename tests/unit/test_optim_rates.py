@@ -1,7 +1,10 @@
 """Learning-rate laws: their values at the ends and their bounds, for every law in the table."""
 
+import argparse
+
 import pytest
 
+from hpcml.commands.settings import add_model_arguments
 from hpcml.optim import rates
 
 STEPS = 60
@@ -51,3 +54,10 @@ def test_linear_and_polynomial_end_at_their_floors():
 def test_the_rate_grows_with_the_batch():
     assert rates.scaled(0.1, 8192) == pytest.approx(3.2)
     assert rates.scaled(0.1, 64, base=128) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("law", rates.LAWS)
+def test_the_command_line_knows_the_law(law):
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    assert parser.parse_args(["--rate", law]).rate == law
