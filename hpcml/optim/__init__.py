@@ -24,6 +24,7 @@ from hpcml.optim.sgd import SGD
 if TYPE_CHECKING:
     from hpcml.optim.distributed import Distributed
     from hpcml.optim.local import Local
+    from hpcml.optim.wire import Int8, PowerSGD, TopK
 
 __all__ = [
     "LAMB",
@@ -33,16 +34,19 @@ __all__ = [
     "Adam",
     "AdamW",
     "Distributed",
+    "Int8",
     "Local",
     "LossScale",
     "Optimizer",
     "Options",
+    "PowerSGD",
     "RMSprop",
+    "TopK",
     "rates",
 ]
 
 #: What needs MPI, and where it is.
-MPI_PARTS = {"Distributed": "distributed", "Local": "local"}
+MPI_PARTS = {"Distributed": "distributed", "Local": "local", "Int8": "wire", "PowerSGD": "wire", "TopK": "wire"}
 
 
 def __getattr__(name: str) -> Any:

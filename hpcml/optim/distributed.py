@@ -41,7 +41,8 @@ class Distributed:
     are exact up to 2⁴⁸ on up to 4096 ranks), and a count of ranks whose arguments were wrong; so a mistake on one rank
     is an error on all.
 
-    On one rank ``step(grads)`` packs and scales nothing: it has the bits of ``optimizer`` alone.
+    On one rank ``step(grads)`` packs and scales nothing: it has the bits of ``optimizer`` alone. With a `Wire` as much
+    is left out there as on several ranks.
 
     Arguments:
         optimizer: from ``SGD``, ``Adam`` or their kin.
@@ -59,7 +60,8 @@ class Distributed:
             ranks in any way, summed exactly: then every number of ranks gives the same bits, if the gradients have
             them. Rank r has the ``shards`` of numpy.array_split(range(V), p)[r], unless you spread them otherwise.
         wire: what is sent for gradients: None, they themselves; "float16" or "bfloat16", numbers of 16 bits, scaled by
-            a power of two to about the size of the mean gradient; or a `Wire`.
+            a power of two to about the size of the mean gradient; or ``optim.TopK``, ``optim.Int8`` or
+            ``optim.PowerSGD``. What those owe is no part of `state_dict`: a run that is resumed starts owing nothing.
         sync: how often ranks communicate: in every step, or every so many, as `Local` says; H stands for ``Local(H)``.
             Then errors and ``values`` reach the others with the next average, and only ``wire`` goes with it.
         allow_unused: parameters whose gradients do not come count as zero; otherwise that is an error that names them.
@@ -127,6 +129,8 @@ class Distributed:
             dial = Local(sync) if isinstance(sync, int) else sync
             self._local = LocalSteps(optimizer, dial, comm, values, wire, make)
             return
+        # On one rank a sum rounds nothing, unless a `Wire` leaves something out, as it does on several.
+        self._unchanged_alone = comm.size == 1 and not reproducible and (wire is None or isinstance(wire, str))
         self._unit = None if isinstance(wire, str) else 1.0  # what weights are divided by: a power of two
         self.overlap = channel_of(comm).machine.nodes > 1 if overlap is None else overlap
         self.shards = np.array_split(np.arange(reproducible or 0), comm.size)[comm.rank].tolist()
@@ -213,7 +217,7 @@ class Distributed:
         if self._local is not None:
             return self._local.step(grads, weight, values)
         values = self.checked_values(values)
-        if self.comm.size == 1 and self._virtual is None and grads is not None and not self.weights:
+        if self._unchanged_alone and grads is not None and not self.weights:
             return self._alone(grads, weight, values)
         if grads is not None or (not self.weights and weight != 0):
             self.add(grads, weight)

@@ -13,7 +13,8 @@ class Message:
 
     Gradients of one member that come one after another in a step are added up; with ``apart`` each has its own row.
 
-    Attributes: ``rows`` (n, size + extra); ``times``, how often each member's gradient came in this step.
+    Attributes: ``rows`` (n, size + extra); ``times``, how often each member's gradient came in this step; ``weight``,
+    once it is closed: the weights of the gradients in it, added up over one member.
     """
 
     def __init__(self, bucket: Bucket, dtype: np.dtype, extra: int = 0, apart: bool = False, rows: int = 1) -> None:
@@ -21,6 +22,8 @@ class Message:
         self.rows = np.zeros((rows, bucket.size + extra), dtype)
         self._places = {member: (start, stop) for member, start, stop in bucket.spans()}
         self.times = dict.fromkeys(bucket.members, 0)
+        self._weights = dict.fromkeys(bucket.members, 0.0)
+        self.weight = 0.0
 
     @property
     def flat(self) -> np.ndarray:
@@ -36,6 +39,7 @@ class Message:
         """Put in ``weight`` times the gradient; None, and a weight of 0, is zeros."""
         times = self.times[member]
         self.times[member] += 1
+        self._weights[member] += weight
         if self.apart and times == len(self.rows):
             self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)])
         place = self._place(member, times if self.apart else 0)
@@ -55,10 +59,11 @@ class Message:
     def close(self) -> np.ndarray:
         """Zeros for all that did not come; the rows that are to be summed. The next step begins afresh."""
         rows = max(1, *self.times.values())
+        self.weight = max(self._weights.values())
         for member, times in self.times.items():
             for row in range(times, rows if self.apart else 1):
                 self._place(member, row).fill(0)
-            self.times[member] = 0
+            self.times[member], self._weights[member] = 0, 0.0
         return self.rows[: rows if self.apart else 1]
 
     def _place(self, member: int, row: int) -> np.ndarray:
