@@ -35,10 +35,14 @@ def bench(launcher: list[str], tools: Path, name: str, arguments: list[str]) -> 
 
 def run(command: list[str], name: str) -> None:
     """Run it in the repository; what it prints goes to the screen and into ``name``.txt."""
-    environment = {**ALLOWANCES, **os.environ}
-    ran = subprocess.run(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    ran = subprocess.run(command, env=environment(), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     (RESULTS / f"{name}.txt").write_text(f"commit {commit()}, {os.cpu_count()} cores\n{ran.stdout}")
     print(ran.stdout)
+
+
+def environment() -> dict[str, str]:
+    """That of this process, with what Open MPI wants to hear before it starts ranks of root, or more than cores."""
+    return {**ALLOWANCES, **os.environ}
 
 
 def commit() -> str:
