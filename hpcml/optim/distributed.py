@@ -13,17 +13,18 @@ from hpcml import collectives as hc
 from hpcml.collectives.channel import channel_of
 from hpcml.collectives.errors import raise_together
 from hpcml.optim.account import Account, Book, Trace
-from hpcml.optim.ballot import LENGTH, LIMIT, Ballot
+from hpcml.optim.ballot import LENGTH, Ballot
 from hpcml.optim.buckets import Bucket, buckets
+from hpcml.optim.intake import Intake, check_weight, require_rows, require_weight
 from hpcml.optim.links import bound, bucket_bytes
 from hpcml.optim.local import Local, LocalSteps
 from hpcml.optim.messages import Message
 from hpcml.optim.optimizer import Optimizer
-from hpcml.optim.parameters import Arrays, Values, check_gradient, listed, matched
+from hpcml.optim.parameters import Arrays, Values, check_gradient, matched
 from hpcml.optim.pipeline import Pipeline
 from hpcml.optim.precision import short
 from hpcml.optim.reductions import Exact, Part, Reduction, Scattered, Summed, Wire
-from hpcml.optim.shards import Gathered, ranges
+from hpcml.optim.shards import Gathered, gathered_state, own_state, ranges
 from hpcml.optim.starting import agree, start_as_rank_0
 
 
@@ -67,7 +68,7 @@ class Distributed:
         allow_unused: parameters whose gradients do not come count as zero; otherwise that is an error that names them.
 
     Attributes: ``optimizer``; ``lr``, which every rank sets alike; ``params``, ``steps``; ``shards``; ``overlap``;
-    ``expected``, how many gradients of a parameter come before its bucket is sent.
+    ``expected``, how many gradients of a parameter come before its bucket is sent; ``intake``, what came for this step.
 
     Raises CollectiveError on every rank where the arguments or structures differ or the algorithm is not known.
 
@@ -112,9 +113,8 @@ class Distributed:
         )
         agree(optimizer, arguments, comm)
         start_as_rank_0(optimizer, comm)
-        self._values, self._allow_unused, self._virtual = values, allow_unused, reproducible
-        self.weights: list[float] = []  # of the gradients that have come since the last step
-        self._error: Exception | None = None
+        self._virtual = reproducible
+        self.intake = Intake(optimizer, values, allow_unused)
         self._wire, self._pipeline = wire, Pipeline([])
         self._local: LocalSteps | None = None
         self._gathered: list[Gathered] = []
@@ -138,7 +138,6 @@ class Distributed:
         arrays = [array for _, array in optimizer.pairs]
         found = buckets(arrays, bucket_bytes(comm) if bucket is None else bucket)
         self._bucket_of = {i: k for k, one in enumerate(found) for i in one.members}
-        self._places = {name: i for i, (name, _) in enumerate(optimizer.pairs)}
         # What the ranks have to say rides in the first message, where nothing is under way before it is known.
         self._rides = not (self.overlap or shard or reproducible or wire)
         extra = [LENGTH + values if self._rides and one is found[0] else 0 for one in found]
@@ -177,13 +176,11 @@ class Distributed:
         if self._local is not None:
             return self._local.inner.ready(name, grad, weight)
         try:
-            if name not in self._places:
-                raise ValueError(f"there is no parameter {name!r}; there are {listed(list(self._places))}")
-            i = self._places[name]
-            self._weigh(self._message(i).times[i], weight)
+            i = self.intake.place(name)
+            self.intake.weigh(self._message(i).times[i], weight)
             self._pack(i, check_gradient(*self.optimizer.pairs[i], grad), weight)
         except Exception as caught:
-            self.fail(caught)
+            self.intake.fail(caught)
             return
         self._send_full()
 
@@ -195,13 +192,13 @@ class Distributed:
             gradients = None if grads is None else matched(self.optimizer.pairs, grads)
             if gradients is None and weight > 0:
                 raise ValueError(f"grads is None with weight {weight!r}: a rank without samples passes weight=0")
-            self._weigh(len(self.weights), weight)
+            self.intake.weigh(len(self.intake.weights), weight)
             for reduction in self._pipeline.reductions:
                 for i in reduction.message.bucket.members:
                     self._pack(i, None if gradients is None else gradients[i], weight)
                 self._send_full()
         except Exception as caught:
-            self.fail(caught)
+            self.intake.fail(caught)
 
     def step(self, grads: Arrays | None = None, weight: float = 1.0, values: Values = None) -> np.ndarray:
         """Average the gradients, weighted, over the ranks and make one step. Collective.
@@ -216,13 +213,13 @@ class Distributed:
         """
         if self._local is not None:
             return self._local.step(grads, weight, values)
-        values = self.checked_values(values)
-        if self._unchanged_alone and grads is not None and not self.weights:
-            return self._alone(grads, weight, values)
-        if grads is not None or (not self.weights and weight != 0):
+        riding = self.intake.riding(values)
+        if self._unchanged_alone and grads is not None and not self.intake.weights:
+            return self._alone(grads, weight, riding)
+        if grads is not None or (not self.intake.weights and weight != 0):
             self.add(grads, weight)
-        self._complain_of_unused()
-        return self._make_step(values, finished=False)[1]
+        self.intake.require_all(reduction.message for reduction in self._pipeline.unsent)
+        return self._make_step(riding, finished=False)[1]
 
     def finish(self) -> None:
         """This rank has no more samples: take part in the steps of those that have, until all have none. Collective.
@@ -233,52 +230,43 @@ class Distributed:
             return self._local.finish()
         done = False
         while not done:
-            done, _ = self._make_step(None, finished=True)
+            done, _ = self._make_step(self.intake.riding(None), finished=True)
 
-    def fail(self, error: Exception) -> None:
-        """Something went wrong on this rank: the next step raises it, on every rank."""
-        self._error = self._error or error
-
-    def _alone(self, grads: Arrays, weight: float, values: Values) -> np.ndarray:
-        error = self._error
+    def _alone(self, grads: Arrays, weight: float, values: np.ndarray) -> np.ndarray:
+        error = self.intake.error
         try:
-            _check_weight(weight)
+            check_weight(weight)
             if weight and not error:
                 self.optimizer.step(grads)
         except Exception as caught:
             error = error or caught
-        self._forget()
+        self._close()
         raise_together(error, self.comm)
-        _require_weight(weight)
-        return np.array([0.0] * self._values if values is None else values, np.float64)
+        require_weight(weight)
+        return values
 
-    def _make_step(self, values: Values, finished: bool) -> tuple[bool, np.ndarray]:
+    def _make_step(self, values: np.ndarray, finished: bool) -> tuple[bool, np.ndarray]:
         """Sum, verdict, update. Returns whether all ranks have finished, and the sums of the values."""
-        error = self._error
-        mine = Ballot(
-            failed=error is not None,
-            finished=finished,
-            rows=len(self.shards) if finished else len(self.weights),
-            weight=0.0 if error else math.fsum(self.weights),
-            values=np.zeros(self._values) if error or values is None else np.asarray(values, np.float64),
-        )
+        intake, error = self.intake, self.intake.error
+        rows = len(self.shards) if finished else len(intake.weights)
+        mine = Ballot(error is not None, finished, rows, intake.weight, values)
         if self._unit is None:
             self._unit = self._first_unit(0.0)
         total, first = self._voted(mine)
         done = total.finished == self.comm.size
         if total.failed or done or not total.weight or self._virtual not in (None, total.rows):
             self._pipeline.drain()
-            self._forget()
+            self._close()
             if done:
                 return True, total.values
             raise_together(error, self.comm)
-            self._require_rows(total.rows)
-            _require_weight(total.weight)
+            require_rows(total.rows, self._virtual)
+            require_weight(total.weight)
         self._update(self._unit / total.weight, first)
         if isinstance(self._wire, str):
             self._unit = power_of_two(total.weight)
         self._pipeline.begin()
-        self._forget()
+        self._close()
         return False, total.values
 
     def _voted(self, mine: Ballot) -> tuple[Ballot, list[np.ndarray]]:
@@ -348,50 +336,10 @@ class Distributed:
         """Before anything is packed for the first time: what the steps before would have told. Collective."""
         return power_of_two(float(hc.allreduce(np.array(weight), comm=self.comm)))
 
-    def _forget(self) -> None:
-        self.weights, self._error = [], None
+    def _close(self) -> None:
+        """The step is over."""
+        self.intake.begin()
         self._book.close(self._pipeline.seconds)
-
-    def _weigh(self, times: int, weight: float) -> None:
-        """Note the weight of the gradients that come for the (times + 1)-th time."""
-        _check_weight(weight)
-        if times < len(self.weights):
-            if weight != self.weights[times]:
-                raise ValueError(f"weight is {weight!r} here and was {self.weights[times]!r} for another parameter")
-        else:
-            self.weights.append(float(weight))
-
-    def _complain_of_unused(self) -> None:
-        if self._allow_unused or self._error or not any(self.weights):
-            return
-        unused = [
-            self.optimizer.pairs[i][0]
-            for reduction in self._pipeline.reductions[self._pipeline.sent :]
-            for i, times in reduction.message.times.items()
-            if times < len(self.weights)
-        ]
-        if unused:
-            self._error = ValueError(
-                f"no gradient came for {listed(sorted(unused, key=str))}: hand them over before step(), or pass "
-                "allow_unused=True, and they count as zero"
-            )
-
-    def checked_values(self, values: Values) -> Values:
-        """As they are given, or None where they are wrong; then the next step raises it."""
-        try:
-            if values is not None and len([float(value) for value in values]) != self._values:
-                raise ValueError(f"{len(values)} values given; this optimizer was made for values={self._values}")
-        except Exception as caught:
-            self.fail(caught)
-            return None
-        return values
-
-    def _require_rows(self, rows: float) -> None:
-        if self._virtual is not None and rows != self._virtual:
-            raise hc.CollectiveError(
-                f"the ranks gave gradients of {rows:.0f} virtual shards in this step; reproducible={self._virtual} "
-                "wants as many: each rank hands over those of its `shards`; of one without samples, add(None, weight=0)"
-            )
 
     @property
     def communication_seconds(self) -> float:
@@ -444,39 +392,17 @@ class Distributed:
         if self._local is not None:
             return self._local.state_dict()
         state = self.optimizer.state_dict()
-        if self._gathered:
-            for name, array in self.optimizer.pairs:
-                slots = state["state"][name]
-                for slot, part in slots.items():
-                    slots[slot] = hc.allgather(part, comm=self.comm).reshape(array.shape)
-        return state
+        return gathered_state(state, self.optimizer, self.comm) if self._gathered else state
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As ``optimizer.load_state_dict()``; every rank loads the same, whole; with ``sync`` its own."""
         if self._local is not None:
             return self._local.load_state_dict(state_dict)
         if self._gathered:
-            own = {}
-            for (name, _), (start, stop) in zip(self.optimizer.pairs, self.optimizer.ranges, strict=True):
-                slots = state_dict["state"].get(name, {})
-                own[name] = {slot: array.reshape(-1)[start:stop] for slot, array in slots.items()}
-            state_dict = {**state_dict, "state": own}
+            state_dict = own_state(state_dict, self.optimizer)
         self.optimizer.load_state_dict(state_dict)
 
 
 def power_of_two(number: float) -> float:
     """The one that is nearest, by ratio; 1 for 0."""
     return 2.0 ** round(math.log2(number)) if number > 0 else 1.0
-
-
-def _check_weight(weight: float) -> None:
-    if not 0 <= weight < LIMIT:
-        raise ValueError(f"weight is {weight!r}; expected a number of at least 0 and below 2**48")
-
-
-def _require_weight(total: float) -> None:
-    if total == 0:
-        raise hc.CollectiveError(
-            "the weights of all ranks are 0, so there is no mean gradient: "
-            "leave out a step for which no rank has samples"
-        )

@@ -69,10 +69,9 @@ class LocalSteps:
 
     def step(self, grads: Arrays | None, weight: float, values: Values) -> np.ndarray:
         """Sums of the values of all steps since the last average, where this step ends with one, else zeros."""
-        inner, checked = self.inner, self.outer.checked_values(values)
-        if checked is not None:
-            self._values += checked
-        handed_over = inner.weights
+        inner = self.inner
+        self._values += self.outer.intake.riding(values)
+        handed_over = inner.intake.weights
         try:
             if handed_over or grads is not None or weight != 0:
                 own = math.fsum(handed_over) + (weight if grads is not None else 0.0)
@@ -80,7 +79,7 @@ class LocalSteps:
                     inner.step(grads, weight)
                 self._weight += own
         except hc.CollectiveError as error:  # of this rank alone: the others learn of it when they average
-            self.outer.fail(error)
+            self.outer.intake.fail(error)
         self._count += 1
         return self._average() if self._count == self._every else np.zeros(len(self._values))
 

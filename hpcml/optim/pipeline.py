@@ -55,7 +55,7 @@ class Pipeline:
         """Wait for what is under way, and forget the messages that were not sent."""
         while self._received < self.sent:
             self.receive()
-        for reduction in self.reductions[self.sent :]:
+        for reduction in self.unsent:
             reduction.message.close()
         self.begin()
 
@@ -70,6 +70,10 @@ class Pipeline:
             return call()
         finally:
             self.seconds += perf_counter() - before
+
+    @property
+    def unsent(self) -> Sequence[Reduction]:
+        return self.reductions[self.sent :]
 
     @property
     def _next(self) -> Reduction:

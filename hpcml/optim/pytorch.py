@@ -67,7 +67,7 @@ class _Steps:
     def step(self, closure: Callable[[], Any] | None = None) -> None:
         if closure is not None:
             raise TypeError("step() over ranks takes no closure: call backward() before it")
-        if self.weight == 0 and not self.distributed.weights:
+        if self.weight == 0 and not self.distributed.intake.weights:
             self.distributed.step(None, weight=0)
         else:
             self.distributed.step(weight=self.weight)

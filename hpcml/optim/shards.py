@@ -5,13 +5,15 @@ Rajbhandari et al. 2020, "ZeRO", stage 1: the state of the optimizer exists once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
 from hpcml.optim.buckets import Bucket
+from hpcml.optim.optimizer import Optimizer
 
 
 def ranges(found: Sequence[Bucket], parts: Sequence[tuple[int, int]], arrays: int) -> list[tuple[int, int]]:
@@ -63,3 +65,21 @@ class Gathered:
         for member, start, stop in self._bucket.spans():
             array = self._arrays[member]
             array[...] = self._all[start:stop].reshape(array.shape)
+
+
+def gathered_state(state: dict[str, Any], optimizer: Optimizer, comm: MPI.Intracomm) -> dict[str, Any]:
+    """What ``optimizer.state_dict()`` would be if this rank had the whole state. Collective."""
+    for name, array in optimizer.pairs:
+        slots = state["state"][name]
+        for slot, part in slots.items():
+            slots[slot] = hc.allgather(part, comm=comm).reshape(array.shape)
+    return state
+
+
+def own_state(state: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """The part of such a state that is this rank's."""
+    own = {}
+    for (name, _), (start, stop) in zip(optimizer.pairs, optimizer.ranges, strict=True):
+        slots = state["state"].get(name, {})
+        own[name] = {slot: array.reshape(-1)[start:stop] for slot, array in slots.items()}
+    return {**state, "state": own}
