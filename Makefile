@@ -8,8 +8,8 @@ PYTHON ?= python3
 MPI ?= auto
 RANKS ?= 4
 # Every size on one MPI or the other: what depends on the number of ranks alone shows on either.
-SIZES_OPENMPI ?= 1 2 5 8
-SIZES_MPICH ?= 2 3 6
+SIZES_OPENMPI ?= 1 3 8
+SIZES_MPICH ?= 2 5
 SUITE_SIZES ?= 1 2 3 5
 SUITE_CROWD ?= 8
 SUITE_CROWD_ARRAYS ?= ArrayNumPy

@@ -67,6 +67,10 @@ NOT_IN_TORCH = ("LARS", "LAMB")
 TORCH_CASES = [case for case in CASES if case.name not in NOT_IN_TORCH]
 
 
+#: The last case of each kernel, which has the most options: for tests of what does not depend on options.
+ONE_OF_EACH = list({case.optimizer([np.ones(1)]).rule.name: case for case in CASES}.values())
+
+
 def parameters(dtype="f8") -> dict[str, np.ndarray]:
     """Arrays of several shapes, an empty one and one without axes among them; all between 1 and 2."""
     random = np.random.default_rng(7)

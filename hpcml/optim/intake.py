@@ -97,6 +97,6 @@ def require_rows(rows: float, virtual: int | None) -> None:
     """The verdict on the number of virtual shards that all ranks have given: CollectiveError where it is another."""
     if virtual is not None and rows != virtual:
         raise hc.CollectiveError(
-            f"the ranks gave gradients of {rows:.0f} virtual shards in this step; reproducible={virtual} wants as many, "
-            "so each rank hands over those of its `shards`; of one without samples, add(None, weight=0)"
+            f"the ranks gave gradients of {rows:.0f} virtual shards in a step; reproducible={virtual} wants as many: "
+            "each rank hands over those of its `shards`; of one without samples, add(None, weight=0)"
         )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from mpi4py import MPI
-from optim_cases import CASES, gradients, parameters
+from optim_cases import ONE_OF_EACH, gradients, parameters
 
 from hpcml import collectives as hc
 from hpcml import optim
@@ -12,7 +12,7 @@ from hpcml.optim.ballot import joined, split
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_case = pytest.mark.parametrize("case", ONE_OF_EACH, ids=str)
 
 # Per step, weighting, summing over p ≤ 8 ranks and dividing round some p + 3 times by 2⁻⁵³ in float64, of
 # numbers of order 10; 20 steps of these problems, which multiply a deviation by at most 1.2 each, stay far
