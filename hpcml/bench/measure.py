@@ -30,6 +30,7 @@ from hpcml.collectives.shared import NAME as SHARED
 
 BATCH_SECONDS = 6e-3
 WARMING = 3  # calls before a batch, at most
+TICK = 1e-9  # seconds that a call takes at least: less is noise of what is subtracted
 FRESH = 16 << 10  # bytes from which on input is written anew before each call; below, before each batch
 SETTLED = 256 << 10  # bytes from which on what is far behind at one size is taken to be so at larger ones
 
@@ -183,5 +184,5 @@ def _time(row: Candidate, calls: int, data: Data) -> float:
         start = perf_counter()
         for _ in range(calls):
             refresh()
-        seconds = max(seconds - (perf_counter() - start), 0.0)
+        seconds = max(seconds - (perf_counter() - start), calls * TICK)
     return seconds / calls

@@ -116,7 +116,7 @@ def test_bad_validation_rows_on_one_rank_are_one_error_on_all(wrong):
 
 BAD_PARAMETERS = [
     (MLPClassifier, dict(optimizer="lion"), "optimizer='lion'; expected one of sgd, momentum, adam"),
-    (MLPClassifier, dict(rate="linear"), "rate='linear'"),
+    (MLPClassifier, dict(rate="square"), "rate='square'"),
     (MLPClassifier, dict(epochs=0), "epochs=0; expected a whole number of at least 1"),
     (MLPClassifier, dict(epochs=1.5), "epochs=1.5"),
     (MLPClassifier, dict(batch_size="all"), "batch_size='all'"),
