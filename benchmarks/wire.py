@@ -1,6 +1,8 @@
 """What sending less is worth: the time of a step, and of a training to a given loss, for each kind of wire.
 
-    mpiexec -n 4 python benchmarks/wire.py > benchmarks/results/wire-<where>.txt
+    mpiexec -n 4 python benchmarks/wire.py --where "4 hosts at 200 Mbit/s" > benchmarks/results/wire-<where>.txt
+
+Where what counts as several hosts shares the cores of one, set OPENBLAS_NUM_THREADS=1.
 
 First a step of an MLP of 784-1024-1024-10 in float32 whose gradients are there at once: packing, exchange and update.
 The wires take turns, so that whatever else the machine does meets all of them; medians with the quartiles, of the
