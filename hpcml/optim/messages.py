@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from hpcml.optim.buckets import Bucket
-from hpcml.optim.precision import SINGLE, is_short
+from hpcml.optim.precision import SINGLE, bits, is_short, keep_short, widened
 
 
 class Message:
@@ -48,13 +49,15 @@ class Message:
             if fresh:
                 place.fill(0)
             return
+        if is_short(place.dtype):
+            pack_short(bits(np.ascontiguousarray(gradient).reshape(-1)), SINGLE.type(weight), bits(place), fresh)
+            return
         place = place.reshape(gradient.shape)
-        dtype = SINGLE if is_short(place.dtype) else place.dtype
         with np.errstate(all="ignore"):  # whether NumPy raises is each rank's own affair; the others wait
             if fresh:
-                np.multiply(gradient, weight, out=place, dtype=dtype, casting="unsafe")
+                np.multiply(gradient, weight, out=place, dtype=place.dtype, casting="unsafe")
             else:
-                np.add(place, np.multiply(gradient, weight, dtype=dtype), out=place, dtype=dtype, casting="unsafe")
+                place += np.multiply(gradient, weight, dtype=place.dtype)
 
     def close(self) -> np.ndarray:
         """Zeros for all that did not come; the rows that are to be summed. The next step begins afresh."""
@@ -69,3 +72,13 @@ class Message:
     def _place(self, member: int, row: int) -> np.ndarray:
         start, stop = self._places[member]
         return self.rows[row, start:stop]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def pack_short(gradient, weight, place, fresh):
+    """place ← weight·gradient, or added to it, in 16 bits; NumPy takes ten times as long where numbers are small."""
+    for i in range(place.size):
+        number = np.float32(weight * np.float32(widened(gradient[i])))
+        if not fresh:
+            number += widened(place[i])
+        keep_short(place, i, number)
