@@ -170,7 +170,7 @@ class Step:
         optimizer, began = self.optimizer, perf_counter()
         optimizer.lr = self.settings.rate_at(optimizer.steps, self.steps_per_epoch)
         self._sums[:] = 0
-        if len(parts) == 1 and not optimizer.overlap:
+        if self.settings.reproducible is None and not optimizer.overlap:
             (rows,) = parts
             gradients = self._gradients(rows) if len(rows) else None
             computed = perf_counter()
