@@ -84,8 +84,8 @@ def steppers(width: int, rows: int) -> dict[str, Callable[[], None]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--label", default="", help="what to call the network in the results")
-    parser.add_argument("--width", type=int, default=512, help="units of each hidden layer (default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=128, help="of each rank in a step (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=1024, help="units of each hidden layer (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=64, help="of each rank in a step (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=15, help="(default: %(default)s)")
     parser.add_argument("--line-rate", type=float, help="bytes a second of a host's link")
     args = parser.parse_args()

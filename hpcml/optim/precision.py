@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numba import types
+from numba import njit, types
 from numba.extending import overload
 
 from hpcml import short_floats
@@ -83,6 +83,21 @@ def _keep_short(items, i, number):
         pass
 
     return nothing
+
+
+def wide(array: np.ndarray) -> np.ndarray:
+    """A flat array of 16 bits in float32; another as it is."""
+    if not is_short(array.dtype):
+        return array
+    made = np.empty(array.size, SINGLE)
+    _widen(bits(array), made)
+    return made
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _widen(items, target):
+    for i in range(target.size):
+        target[i] = widened(items[i])
 
 
 class LossScale:

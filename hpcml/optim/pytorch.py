@@ -23,7 +23,7 @@ from mpi4py import MPI
 
 from hpcml import collectives as hc
 from hpcml.optim.distributed import Distributed
-from hpcml.optim.precision import LossScale
+from hpcml.optim.precision import LossScale, wide
 
 
 def DistributedOptimizer(
@@ -115,7 +115,7 @@ class _Bridge:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradient = _array(parameter.grad)
-            np.multiply(mean.reshape(gradient.shape), scale, out=gradient, casting="unsafe")
+            np.multiply(wide(mean).reshape(gradient.shape), scale, out=gradient, casting="unsafe")
         self.steps += 1
         self._step()
         return True

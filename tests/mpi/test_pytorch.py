@@ -162,6 +162,21 @@ def test_16_bit_gradients_of_bfloat16_parameters():
         np.testing.assert_allclose(new.detach().float(), old - 0.5 * mean, rtol=2**-7, atol=2**-7)
 
 
+@pytest.mark.parametrize("wire, digits", [("float16", 11), ("bfloat16", 8)])
+def test_16_bits_on_the_wire_round_once_for_each_sum(wire, digits):
+    net = torch.nn.Linear(50, 40, bias=False)
+    optimizer = DistributedOptimizer(torch.optim.SGD(net.parameters(), lr=1.0), net, wire=wire)
+    before = net.weight.detach().clone()
+    X = torch.rand(8, 50) + 0.5
+    optimizer.weight = 3 * (RANK + 1)
+    (net(X) * 1000).sum().backward()
+    everyones = COMM.allgather((net.weight.grad.numpy().astype("f8"), optimizer.weight))
+    optimizer.step()
+    mean = np.average([grad for grad, _ in everyones], axis=0, weights=[weight for _, weight in everyones])
+    moved = before.double() - net.weight.detach().double()
+    np.testing.assert_allclose(moved, mean, rtol=(SIZE + 1) * 2.0**-digits)
+
+
 def test_buffers_become_those_of_rank_0():
     net = torch.nn.BatchNorm1d(4)
     net.running_mean += RANK
