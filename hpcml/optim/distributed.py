@@ -119,6 +119,8 @@ class Distributed:
         self._local: LocalSteps | None = None
         self._gathered: list[Gathered] = []
         self._book = Book(False, 0.0)
+        self.shards = np.array_split(np.arange(reproducible or 0), comm.size)[comm.rank].tolist()
+        self.expected = accumulate or max(1, len(self.shards))
         if sync != 1:
 
             def make(one: Optimizer, among: MPI.Intracomm, riding: int, sent: str | Wire | None) -> Distributed:
@@ -133,8 +135,6 @@ class Distributed:
         self._unchanged_alone = comm.size == 1 and not reproducible and (wire is None or isinstance(wire, str))
         self._unit = None if isinstance(wire, str) else 1.0  # what weights are divided by: a power of two
         self.overlap = channel_of(comm).machine.nodes > 1 if overlap is None else overlap
-        self.shards = np.array_split(np.arange(reproducible or 0), comm.size)[comm.rank].tolist()
-        self.expected = accumulate or max(1, len(self.shards))
         arrays = [array for _, array in optimizer.pairs]
         found = buckets(arrays, bucket_bytes(comm) if bucket is None else bucket)
         self._bucket_of = {i: k for k, one in enumerate(found) for i in one.members}

@@ -76,7 +76,7 @@ class Message:
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def pack_short(gradient, weight, place, fresh):
-    """place ← weight·gradient, or added to it, in 16 bits; NumPy takes ten times as long where numbers are small."""
+    """place ← weight·gradient, or added to it, in 16 bits: NumPy's cast is slow where numbers are small."""
     for i in range(place.size):
         number = np.float32(weight * np.float32(widened(gradient[i])))
         if not fresh:

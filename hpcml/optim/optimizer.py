@@ -146,6 +146,22 @@ class Optimizer:
         """Whether the update of one parameter depends on the gradients of all, or on more of its own than is here."""
         return self.clip_norm is not None or self.loss_scale is not None or self.rule.measure is not None
 
+    def described(self) -> list[str]:
+        """What the optimizers of all ranks have to have in common, in words."""
+        scaled = None if self.loss_scale is None else self.loss_scale.interval
+        groups = {
+            name: {**self._own[group], "lr": f"{self._rates[group]}·lr"}
+            for (name, _), group in zip(self.pairs, self._group_of, strict=True)
+            if self._own[group]
+        }
+        return [
+            self.rule.name,
+            f"clip_norm={self.clip_norm}",
+            f"a loss_scale of interval {scaled}" if self.loss_scale else "no loss_scale",
+            f"groups {groups}",
+            *(f"{name!r}, {array.dtype} of shape {array.shape}" for name, array in self.pairs),
+        ]
+
     def step(self, grads: Arrays, scale: float = 1.0) -> None:
         """Update every parameter from its gradient, multiplied on the fly by ``scale``.
 

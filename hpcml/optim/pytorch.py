@@ -107,6 +107,9 @@ class _Bridge:
         self.hyperparameters: dict[str, Any] = {}
         self.steps = 0
 
+    def described(self) -> list[str]:
+        return [f"{name!r}, {array.dtype} of shape {array.shape}" for name, array in self.pairs]
+
     def step(self, grads: Mapping[str, np.ndarray]) -> None:
         self.update([np.ravel(grads[name]) for name in self.params])
 

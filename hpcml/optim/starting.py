@@ -15,8 +15,7 @@ from hpcml.optim.optimizer import Optimizer
 
 def agree(optimizer: Optimizer, arguments: Mapping[str, Any], comm: MPI.Intracomm) -> None:
     """Raise on every rank unless the arguments are right, and these and the structure are those of rank 0."""
-    mine = [optimizer.rule.name, *(f"{name}={value!r}" for name, value in arguments.items())]
-    mine += [f"{name!r}, {array.dtype} of shape {array.shape}" for name, array in optimizer.pairs]
+    mine = [*(f"{name}={value!r}" for name, value in arguments.items()), *optimizer.described()]
     expected = comm.bcast(mine)
     with hc.all_or_none(comm):
         _check(arguments, comm.size)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 from mpi4py import MPI
@@ -57,3 +59,13 @@ def fresh(comm):
     duplicate = comm.Dup()
     yield duplicate
     duplicate.Free()
+
+
+@pytest.fixture
+def folder():
+    """One folder for all ranks, removed when all are done."""
+    made = tempfile.TemporaryDirectory() if WORLD.rank == 0 else None
+    yield Path(WORLD.bcast(made.name if made else None))
+    WORLD.barrier()
+    if made:
+        made.cleanup()

@@ -4,11 +4,9 @@ import json
 import os
 import re
 import resource
-import tempfile
 import threading
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,16 +20,6 @@ from hpcml.checkpoints import Slice, manifest, places
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
 LAST = SIZE - 1
-
-
-@pytest.fixture
-def folder():
-    """One folder for all ranks, removed when all are done."""
-    made = tempfile.TemporaryDirectory() if RANK == 0 else None
-    yield Path(COMM.bcast(made.name if made else None))
-    COMM.barrier()
-    if made:
-        made.cleanup()
 
 
 @contextmanager

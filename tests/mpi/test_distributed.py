@@ -207,6 +207,12 @@ DIFFERENCES = {
     "name": (lambda: optim.SGD({"v": np.ones(3)}, 0.1), "'v', float64"),
     "count": (lambda: optim.SGD({"w": np.ones(3), "x": np.ones(1)}, 0.1), "'x'.* here, nothing there"),
     "rule": (lambda: optim.Adam({"w": np.ones(3)}), "Adam here, SGD there"),
+    "clipping": (lambda: optim.SGD({"w": np.ones(3)}, 0.1, clip_norm=1.0), "clip_norm=1.0 here, clip_norm=None there"),
+    "loss scale": (lambda: optim.SGD({"w": np.ones(3)}, 0.1, loss_scale=2.0), "here, no loss_scale there"),
+    "group": (
+        lambda: optim.SGD({"w": np.ones(3)}, 0.1, groups=[{"params": ["w"], "lr": 0.2}]),
+        r"groups {'w': {'lr': '2.0·lr'}} here, groups {} there",
+    ),
 }
 
 

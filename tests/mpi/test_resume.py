@@ -1,8 +1,5 @@
 """A training that was cut short goes on from its newest checkpoint, on any number of ranks, to the same end."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 from mpi4py import MPI
@@ -17,16 +14,6 @@ from hpcml.optim import saving
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
 VIRTUAL = 8
-
-
-@pytest.fixture
-def folder():
-    """One folder for all ranks, removed when all are done."""
-    made = tempfile.TemporaryDirectory() if RANK == 0 else None
-    yield Path(COMM.bcast(made.name if made else None))
-    COMM.barrier()
-    if made:
-        made.cleanup()
 
 
 class Cut(Exception):
