@@ -6,6 +6,7 @@ float16 and bfloat16 parameters are the rounded copies of float32 *master* weigh
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ SINGLE, DOUBLE = np.dtype("f4"), np.dtype("f8")
 LEAST, GREATEST = float(np.finfo(SINGLE).tiny), float(np.finfo(SINGLE).max)
 
 
+@functools.cache  # the name of a data type is put together in Python each time
 def is_short(dtype: np.dtype) -> bool:
     """Whether it is float16 or bfloat16, in this machine's byte order."""
     return dtype == np.float16 and dtype.isnative or dtype.name == "bfloat16"
