@@ -55,6 +55,8 @@ def ranks_phrase(ranks: list[int]) -> str:
 def all_or_none(comm: MPI.Comm | None = None) -> Iterator[None]:
     """Run a block of local work on every rank of ``comm``; if it fails on any, raise `CollectiveError` on all.
 
+    Where all that went wrong are ValueErrors and TypeErrors, it is an `ArgumentError`, which is both.
+
     Every rank must enter the block. The block itself must not communicate over ``comm``: a rank that fails there
     would leave the others waiting. Costs one small all-reduce where nothing fails.
 
@@ -78,16 +80,19 @@ def raise_together(error: BaseException | None, comm: MPI.Comm) -> None:
 
     if not channel_of(comm).any("all_or_none", error is not None):
         return
-    said = comm.allgather(None if error is None else _sentence(error))
+    mine = None if error is None else (_sentence(error), isinstance(error, (ValueError, TypeError)))
+    said = comm.allgather(mine)
     ranks_by_message: dict[str, list[int]] = {}
-    for rank, message in enumerate(said):
-        if message is not None:
+    for rank, found in enumerate(said):
+        if found is not None:
+            message = found[0]
             ranks_by_message.setdefault(message, []).append(rank)
     lines = [
         message if len(ranks) == comm.size else f"{ranks_phrase(ranks)}: {message}"
         for message, ranks in ranks_by_message.items()
     ]
-    raise CollectiveError("\n".join(lines)) from error
+    of_arguments = all(found is None or found[1] for found in said)
+    raise (ArgumentError if of_arguments else CollectiveError)("\n".join(lines)) from error
 
 
 def _sentence(error: BaseException) -> str:

@@ -18,18 +18,21 @@ if TYPE_CHECKING:
     from hpcml.models.mlp import MLPClassifier
     from hpcml.models.resuming import Checkpoints
 
-__all__ = ["Checkpoints", "LinearSVC", "LogisticRegression", "MLPClassifier", "NotFittedError", "load", "read", "save"]
-
-_MODULES = {
-    "Checkpoints": "resuming",
+#: Where each estimator is defined.
+ESTIMATORS = {
     "LinearSVC": "linear",
     "LogisticRegression": "linear",
     "MLPClassifier": "mlp",
+}
+_MODULES = {
+    **ESTIMATORS,
+    "Checkpoints": "resuming",
     "NotFittedError": "estimator",
     "load": "files",
     "read": "files",
     "save": "files",
 }
+__all__ = ["Checkpoints", "LinearSVC", "LogisticRegression", "MLPClassifier", "NotFittedError", "load", "read", "save"]
 
 
 def __dir__() -> list[str]:

@@ -21,5 +21,6 @@ class Lent(MPI.Intracomm):
         return self
 
 
-def lent(comm: MPI.Intracomm | None) -> Lent | None:
-    return comm if comm is None or isinstance(comm, Lent) else Lent(comm)
+def lent(comm: Any) -> Any:
+    """The communicator as one that can be copied; anything else as it is, for `fit` to complain about."""
+    return Lent(comm) if isinstance(comm, MPI.Intracomm) and not isinstance(comm, Lent) else comm

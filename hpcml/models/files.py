@@ -1,9 +1,9 @@
 """Models in files: one .npz with a JSON header, no pickle, so that loading runs no code.
 
 The header (array "header", UTF-8 bytes) holds ``format`` ("hpcml model"), ``version``, ``class``,
-``parameters`` (the constructor's, without ``comm``), ``n_features_in``, ``history`` and ``metadata``. The
-array "classes" holds the classes, "parameter/<name>" the weights, "array/<name>" what the caller gave
-along.
+``parameters`` (the constructor's, without ``comm``), ``n_features_in``, ``feature_names`` (or null), ``facts`` and
+``metadata``. "array/<name>" are arrays that the caller gave along; facts and the other arrays are what the estimator
+has learnt, as its class knows them (for classifiers "classes" are among them).
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from hpcml.models.classifier import Classifier
-from hpcml.models.linear import LinearSVC, LogisticRegression
-from hpcml.models.mlp import MLPClassifier
+from hpcml import models
+from hpcml.models.estimator import Estimator
 
 FORMAT, VERSION = "hpcml model", 1
-CLASSES: dict[str, Any] = {cls.__name__: cls for cls in (MLPClassifier, LogisticRegression, LinearSVC)}
 
 
 def save(
     path: str | os.PathLike[str],
-    model: Classifier,
+    model: Estimator,
     *,
     metadata: Any = None,
     arrays: Mapping[str, np.ndarray] | None = None,
@@ -41,17 +39,19 @@ def save(
     for arrays of objects; then no file is written.
     """
     model._require_fitted()
+    facts, learnt = model._saved()
+    names = getattr(model, "feature_names_in_", None)
     header = {
         "format": FORMAT,
         "version": VERSION,
         "class": type(model).__name__,
         "parameters": {name: plain(value) for name, value in model.get_params().items() if name != "comm"},
         "n_features_in": model.n_features_in_,
-        "history": model.history_,
+        "feature_names": None if names is None else list(names),
+        "facts": facts,
         "metadata": metadata,
     }
-    contents = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8), "classes": model.classes_}
-    contents.update({f"parameter/{name}": array for name, array in model.parameters_.items()})
+    contents = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8), **learnt}
     contents.update({f"array/{name}": np.asarray(array) for name, array in (arrays or {}).items()})
     for name, array in contents.items():
         if array.dtype.hasobject:
@@ -101,15 +101,12 @@ def load(path: str | os.PathLike[str], comm: Any = None) -> Any:
     Raises as ``read``, and ValueError for a class that this hpcml does not know.
     """
     header, arrays = read(path)
-    if header["class"] not in CLASSES:
-        raise ValueError(f"{path} holds a {header['class']!r}; this hpcml knows {', '.join(CLASSES)}")
+    if header["class"] not in models.ESTIMATORS:
+        raise ValueError(f"{path} holds a {header['class']!r}; this hpcml knows {', '.join(models.ESTIMATORS)}")
     parameters = {name: tuple(v) if isinstance(v, list) else v for name, v in header["parameters"].items()}
-    model = CLASSES[header["class"]](**parameters, comm=comm)
-    model.classes_, model.n_features_in_ = arrays["classes"], header["n_features_in"]
-    model.parameters_ = {
-        name.removeprefix("parameter/"): array for name, array in arrays.items() if name.startswith("parameter/")
-    }
-    model.history_ = header["history"]
+    model = getattr(models, header["class"])(**parameters, comm=comm)
+    model._restore(header["facts"], {name: array for name, array in arrays.items() if not name.startswith("array/")})
+    model._remember_columns(header["n_features_in"], header["feature_names"])
     return model
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from hpcml.models.classifier import Classifier, ProbabilisticClassifier
 from hpcml.models.losses import Loss, cross_entropy, hinge, squared_hinge
+from hpcml.models.minibatch import MinibatchClassifier, ProbabilisticClassifier
 from hpcml.models.settings import choice, number
 
 
-class LinearClassifier(Classifier):
+class LinearClassifier(MinibatchClassifier):
     """A linear classifier: ``coef_`` (k, d) and ``intercept_`` (k,), where k is 1 for two classes."""
 
     C: float

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hpcml.models.classifier import ProbabilisticClassifier
 from hpcml.models.losses import Loss, cross_entropy
+from hpcml.models.minibatch import ProbabilisticClassifier
 from hpcml.models.settings import whole
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
-from hpcml.models.inputs import Shard
 from hpcml.models.losses import Loss, correct
 from hpcml.models.network import Passes
 from hpcml.models.resuming import Checkpoints, Progress
+from hpcml.models.rows import Rows
 from hpcml.models.settings import Settings
 from hpcml.models.virtual import Order, rearranged
 from hpcml.optim.account import Trace
@@ -53,8 +53,8 @@ class Objective(NamedTuple):
 def train(
     parameters: dict[str, np.ndarray],
     objective: Objective,
-    shard: Shard,
-    validation: Shard | None,
+    shard: Rows,
+    validation: Rows | None,
     settings: Settings,
     seed: int,
     comm: MPI.Intracomm,
@@ -146,7 +146,7 @@ class Step:
         self,
         passes: Passes,
         objective: Objective,
-        shard: Shard,
+        shard: Rows,
         settings: Settings,
         batches: Order,
         comm: MPI.Intracomm,
@@ -194,7 +194,7 @@ class Step:
         # mode="clip": with the default NumPy would take into a buffer first, in case a number is out of
         # range.
         X = np.take(self.shard.X, rows, axis=0, out=self._batch[: len(rows)], mode="clip")
-        codes = self.shard.codes[rows]
+        codes = self.shard.y[rows]
         scores = self.passes.forward(X)
         hits = correct(scores, codes)
         self._sums += self.objective.loss(scores, codes), hits
@@ -212,12 +212,12 @@ class Step:
         return self.passes.backward(X, done)
 
 
-def evaluate(passes: Passes, loss: Loss, shard: Shard) -> tuple[float, int]:
+def evaluate(passes: Passes, loss: Loss, shard: Rows) -> tuple[float, int]:
     """Sum of the loss, and number of rows classified correctly, over this rank's rows."""
     total, hits = 0.0, 0
     for first in range(0, len(shard.X), BLOCK):
         scores = passes.forward(shard.X[first : first + BLOCK])
-        codes = shard.codes[first : first + BLOCK]
+        codes = shard.y[first : first + BLOCK]
         hits += correct(scores, codes)
         total += loss(scores, codes)
     return total, hits

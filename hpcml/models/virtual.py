@@ -9,10 +9,10 @@ from mpi4py import MPI
 
 from hpcml import collectives as hc
 from hpcml.data.batches import Batches
-from hpcml.models.inputs import Shard
+from hpcml.models.rows import Rows
 
 
-def rearranged(shard: Shard, virtual: int, comm: MPI.Intracomm) -> Shard:
+def rearranged(shard: Rows, virtual: int, comm: MPI.Intracomm) -> Rows:
     """The same rows in the same global order, of which each rank holds its even part of the virtual shards.
 
     Collective: rows that are elsewhere travel, once.
@@ -23,8 +23,8 @@ def rearranged(shard: Shard, virtual: int, comm: MPI.Intracomm) -> Shard:
     first = sum(shard.counts[: comm.rank])
     inside = np.clip([0, *ends], first, first + len(shard.X))
     to_each = np.diff(inside).tolist()
-    X, codes = (hc.alltoallv(rows, to_each, comm=comm)[0] for rows in (shard.X, shard.codes))
-    return Shard(X, codes, np.diff([0, *ends]).tolist(), shard.classes)
+    X, codes = (hc.alltoallv(rows, to_each, comm=comm)[0] for rows in (shard.X, shard.y))
+    return Rows(X, codes, np.diff([0, *ends]).tolist(), shard.classes)
 
 
 class Order:
@@ -33,7 +33,7 @@ class Order:
     The parts are its virtual shards, or all that it has. Attributes as of `Batches`; ``largest`` of a part.
     """
 
-    def __init__(self, shard: Shard, rank: int, batch_size: int, seed: int, virtual: int | None) -> None:
+    def __init__(self, shard: Rows, rank: int, batch_size: int, seed: int, virtual: int | None) -> None:
         counts = shard.counts if virtual is None else np.diff(_cuts(sum(shard.counts), virtual)).tolist()
         parts = [rank] if virtual is None else np.array_split(np.arange(virtual), len(shard.counts))[rank].tolist()
         self._parts = [Batches(counts, part, batch_size, seed) for part in parts]

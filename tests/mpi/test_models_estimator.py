@@ -80,8 +80,8 @@ def test_a_communicator_set_later_is_used():
 @pytest.mark.parametrize(
     "bad, message",
     [
-        (GOOD_X[0], r"X has shape \(4,\); .* X.reshape\(1, -1\)"),
-        (GOOD_X[:, :2], "X has 2 columns; the model was trained on 4"),
+        (GOOD_X[0], r"X has shape \(4,\).* Reshape your data"),
+        (GOOD_X[:, :2], "X has 2 features, but LogisticRegression is expecting 4"),
         (GOOD_X * np.nan, "NaN"),
     ],
 )
@@ -199,7 +199,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
     "change, message",
     [
         ({"version": 2}, "version 2 of the model format, this hpcml reads up to 1: install a newer"),
-        ({"class": "Oracle"}, "holds a 'Oracle'; this hpcml knows MLPClassifier"),
+        ({"class": "Oracle"}, "holds a 'Oracle'; this hpcml knows .*MLPClassifier"),
         ({"format": "other"}, "format 'other'; expected 'hpcml model'"),
     ],
 )

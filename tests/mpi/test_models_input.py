@@ -27,8 +27,8 @@ BAD_ON_ONE = {
     "strings in X": (GOOD_X.astype(str), GOOD_Y, "X has dtype <U"),
     "complex X": (GOOD_X.astype(complex), GOOD_Y, "X has dtype complex128"),
     "lengths": (GOOD_X, GOOD_Y[:5], "X has 6 rows and y 5 labels"),
-    "two axes in y": (GOOD_X, GOOD_Y[:, None], r"y has shape \(6, 1\)"),
-    "NaN labels": (GOOD_X, np.where(GOOD_Y, np.nan, 1.0), "label nan"),
+    "two axes in y": (GOOD_X, np.stack([GOOD_Y] * 2, axis=1), r"y has shape \(6, 2\)"),
+    "NaN labels": (GOOD_X, np.where(GOOD_Y, np.nan, 1.0), "Input y contains NaN"),
     "fractions as labels": (GOOD_X, GOOD_Y + 0.5, "regression target"),
     "objects as labels": (GOOD_X, np.array([None] * 6), "y has dtype object"),
 }
@@ -70,7 +70,7 @@ NOTHING_X, NOTHING_Y = np.empty((0, 4)), np.empty(0, int)
 
 @every_estimator
 def test_one_class_and_no_rows_are_errors_on_every_rank(estimator):
-    with pytest.raises(hc.CollectiveError, match="all labels are 1; .* at least two classes"):
+    with pytest.raises(hc.CollectiveError, match="all labels are 1, one class; .* at least two"):
         fresh(estimator).fit(GOOD_X, np.ones(6, int))
     with pytest.raises(hc.CollectiveError, match="no rank has any rows to train on"):
         fresh(estimator).fit(NOTHING_X, NOTHING_Y)
@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_is_an_error_on_every_rank():
 
 def test_bad_rows_for_score_are_one_error_on_all():
     model = LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y)
-    with pytest.raises(hc.CollectiveError, match="3 columns; the model was trained on 4"):
+    with pytest.raises(hc.CollectiveError, match="3 features, but LogisticRegression is expecting 4"):
         model.score(GOOD_X[:, :3] if RANK == SIZE - 1 else GOOD_X, GOOD_Y)
     with pytest.raises(hc.CollectiveError, match="6 rows and y 5"):
         model.score(GOOD_X, GOOD_Y[:5] if RANK == SIZE - 1 else GOOD_Y)

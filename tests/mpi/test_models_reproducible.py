@@ -8,7 +8,7 @@ from hpcml import collectives as hc
 from hpcml.data.encoding import fit_encoding
 from hpcml.data.table import Schema, Table
 from hpcml.models import MLPClassifier
-from hpcml.models.inputs import Shard
+from hpcml.models.rows import Rows
 from hpcml.models.virtual import Order, rearranged
 
 COMM = MPI.COMM_WORLD
@@ -71,9 +71,9 @@ def test_rows_move_to_the_ranks_of_their_shards_in_their_order():
     X, y = problem(101)
     mine = uneven(len(X))
     counts = COMM.allgather(len(X[mine]))
-    moved = rearranged(Shard(X[mine], y[mine], counts, np.unique(y)), VIRTUAL, COMM)
+    moved = rearranged(Rows(X[mine], y[mine], counts, np.unique(y)), VIRTUAL, COMM)
     np.testing.assert_array_equal(np.concatenate(COMM.allgather(moved.X)), X)
-    np.testing.assert_array_equal(np.concatenate(COMM.allgather(moved.codes)), y)
+    np.testing.assert_array_equal(np.concatenate(COMM.allgather(moved.y)), y)
     assert moved.counts == COMM.allgather(len(moved.X))
     owned = np.array_split(np.arange(VIRTUAL), SIZE)[RANK]
     assert len(moved.X) == 101 * (owned[-1] + 1) // VIRTUAL - 101 * owned[0] // VIRTUAL
@@ -83,10 +83,10 @@ def test_each_batch_has_the_same_rows_of_each_virtual_shard_on_any_number_of_ran
     X, y = problem(101)
     found = []
     for comm in (MPI.COMM_SELF, COMM):
-        whole = Shard(np.arange(101.0)[:, None], y, [101], np.unique(y))
+        whole = Rows(np.arange(101.0)[:, None], y, [101], np.unique(y))
         share = np.array_split(np.arange(101), comm.size)
         mine = share[comm.rank]
-        shard = whole if comm.size == 1 else Shard(whole.X[mine], y[mine], [len(s) for s in share], whole.classes)
+        shard = whole if comm.size == 1 else Rows(whole.X[mine], y[mine], [len(s) for s in share], whole.classes)
         shard = rearranged(shard, VIRTUAL, comm)
         order = Order(shard, comm.rank, 20, 5, VIRTUAL)
         steps = [(size, [shard.X[rows, 0].tolist() for rows in parts]) for size, parts in order.epoch(1)]

@@ -171,7 +171,7 @@ GOOD = "".join(f"{i},{i + 1},{'ab'[i % 2]}\n" for i in range(40))
         (GOOD + "1,2\n", [], "line 41: found 2 fields, expected 3"),
         (GOOD, ["--target", "kind"], "no target column 'kind'"),
         (GOOD + "1,nan,a\n", [], "line 41: column 'column 1' holds 'nan'"),
-        ("".join(f"{i},{i + 1},a\n" for i in range(40)), [], "needs at least two classes"),
+        ("".join(f"{i},{i + 1},a\n" for i in range(40)), [], "needs at least two"),
         (GOOD, ["--test", "0.6", "--validation", "0.5"], "leave none of 40 rows"),
         (GOOD, ["--test-data", "absent.csv"], "no data file 'absent.csv'"),
         (GOOD, ["--algorithm", "carrier-pigeon"], "carrier-pigeon"),

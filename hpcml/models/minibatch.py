@@ -1,4 +1,4 @@
-"""What the classifiers share: fit, predict and score, on top of one training loop."""
+"""Classifiers that are trained by mini-batches: fit and predict, on top of one training loop."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
-from hpcml.models.estimator import Estimator, NotFittedError
-from hpcml.models.inputs import check_columns, features, labels, same_length, training_shard, validation_shard
+from hpcml.models.inputs import features
 from hpcml.models.losses import Loss, decided, outputs, probabilities
 from hpcml.models.network import Passes, initial
 from hpcml.models.resuming import Checkpoints
+from hpcml.models.rows import training_rows, validation_rows
+from hpcml.models.scoring import Classifier
 from hpcml.models.settings import Settings
 from hpcml.models.threads import own_cores
 from hpcml.models.training import BLOCK, Monitor, Objective, train
 from hpcml.optim.account import Trace
 
 
-class Classifier(Estimator):
+class MinibatchClassifier(Classifier):
     """A network of the hidden layers ``_hidden()``, trained on ``_loss()`` with ``_penalty(...)``.
 
     ``fit`` and ``score`` are collective over ``comm``; everything else is local.
@@ -30,8 +31,6 @@ class Classifier(Estimator):
     ``training.Monitor``).
     """
 
-    classes_: np.ndarray
-    n_features_in_: int
     parameters_: dict[str, np.ndarray]
     history_: list[dict[str, Any]]
 
@@ -43,9 +42,6 @@ class Classifier(Estimator):
 
     def _penalty(self, rows: int) -> dict[str, float]:
         return {}
-
-    def _check(self) -> None:
-        """Raise for a parameter of this class that is out of range."""
 
     def fit(
         self,
@@ -69,20 +65,26 @@ class Classifier(Estimator):
         Raises CollectiveError on every rank for parameters or rows that are wrong on any, or differ between
         ranks; a model that was fitted before is then left as it was.
         """
-        comm = MPI.COMM_WORLD if self.comm is None else self.comm
-        settings = self._agreed(comm)
+        comm = self._world()
+        self._agree(comm)
+        settings = self._settings(comm)
         dtype = np.dtype(settings.dtype)
-        shard = training_shard(X, y, dtype, comm)
-        checked = validation_shard(validation, shard.classes, shard.X.shape[1], dtype, comm)
+
+        def checked(X: Any) -> np.ndarray:
+            return features(X, dtype)
+
+        rows = training_rows(X, y, checked, comm)
+        watched = validation_rows(validation, rows, checked, comm)
+        assert rows.classes is not None
         # Without a seed the ranks still need one that they share.
         drawn = int(np.random.SeedSequence().generate_state(1, np.uint64)[0])
         seed = settings.random_state if settings.random_state is not None else comm.bcast(drawn)
-        parameters = initial([shard.X.shape[1], *self._hidden(), outputs(len(shard.classes))], dtype, seed)
-        objective = Objective(self._loss(), self._penalty(sum(shard.counts)))
+        parameters = initial([rows.X.shape[1], *self._hidden(), outputs(len(rows.classes))], dtype, seed)
+        objective = Objective(self._loss(), self._penalty(rows.total))
         with own_cores(comm, most=1 if settings.reproducible else None):
-            history = train(parameters, objective, shard, checked, settings, seed, comm, monitor, checkpoints, note)
-        self.classes_, self.n_features_in_ = shard.classes, shard.X.shape[1]
-        self.parameters_, self.history_ = parameters, history
+            history = train(parameters, objective, rows, watched, settings, seed, comm, monitor, checkpoints, note)
+        self.classes_, self.parameters_, self.history_ = rows.classes, parameters, history
+        self._remember_columns(rows.X.shape[1], rows.names)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -95,59 +97,40 @@ class Classifier(Estimator):
         scores = self._scores(X)
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
-    def score(self, X: Any, y: Any) -> float:
-        """The share of rows, over all ranks, that are predicted correctly. Collective over ``comm``.
-
-        Raises CollectiveError on every rank for rows that are wrong on any, and where no rank has any.
-        """
-        comm = MPI.COMM_WORLD if self.comm is None else self.comm
-        counted = np.zeros(2, np.int64)
+    def _settings(self, comm: MPI.Intracomm) -> Settings:
+        """The settings, checked. Collective; all ranks have the same."""
         with hc.all_or_none(comm):
-            named = labels(y)
-            self._require_fitted()
-            if len(named):
-                predicted = self.predict(X)
-                same_length(predicted, named)
-                counted[:] = np.count_nonzero(predicted == named), len(named)
-        hits, rows = hc.allreduce(counted, op="sum", comm=comm).tolist()
-        if not rows:
-            raise hc.CollectiveError("no rank has any rows to score")
-        return hits / rows
-
-    def _agreed(self, comm: MPI.Intracomm) -> Settings:
-        """The settings, checked, and the same on every rank. Collective."""
-        mine = {name: value for name, value in self.get_params().items() if name != "comm"}
-        expected = comm.bcast({name: repr(value) for name, value in mine.items()})
-        with hc.all_or_none(comm):
-            for name, value in mine.items():
-                if repr(value) != expected.get(name):
-                    raise ValueError(f"{name}={value!r}, on rank 0 it is {expected.get(name)}; expected the same")
-            settings = Settings.of(mine)
+            settings = Settings.of(self.get_params())
             if settings.reproducible is not None and settings.reproducible < comm.size:
                 raise ValueError(
                     f"reproducible={settings.reproducible} on {comm.size} ranks; expected one virtual shard for each"
                 )
-            self._check()
         return settings
 
     def _scores(self, X: Any) -> np.ndarray:
         """Scores (n, outputs), computed in blocks of rows so that the activations stay in cache."""
         self._require_fitted()
-        dtype = self.parameters_["W0"].dtype
+        dtype, given = self.parameters_["W0"].dtype, X
         X = features(X, dtype)
-        check_columns(X, self.n_features_in_)
+        self._require_columns(given, X.shape[1])
         passes = Passes(self.parameters_, min(BLOCK, len(X)))
         scores = np.empty((len(X), outputs(len(self.classes_))), dtype)
         for first in range(0, len(X), BLOCK):
             scores[first : first + BLOCK] = passes.forward(X[first : first + BLOCK])
         return scores
 
-    def _require_fitted(self) -> None:
-        if not hasattr(self, "parameters_"):
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet: call fit(X, y), or load a model")
+    def _saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        arrays = {f"parameter/{name}": array for name, array in self.parameters_.items()}
+        return {"history": self.history_}, {"classes": self.classes_, **arrays}
+
+    def _restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.history_, self.classes_ = facts["history"], arrays["classes"]
+        self.parameters_ = {
+            name.removeprefix("parameter/"): array for name, array in arrays.items() if name.startswith("parameter/")
+        }
 
 
-class ProbabilisticClassifier(Classifier):
+class ProbabilisticClassifier(MinibatchClassifier):
     """A classifier whose loss is cross-entropy, so that its scores stand for probabilities."""
 
     def predict_proba(self, X: Any) -> np.ndarray:
