@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Where each estimator is defined.
 ESTIMATORS = {
+    "GradientBoostingClassifier": "trees.boosting",
+    "GradientBoostingRegressor": "trees.boosting",
     "LinearSVC": "linear",
     "LogisticRegression": "linear",
     "MLPClassifier": "mlp",

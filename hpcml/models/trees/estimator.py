@@ -1,0 +1,82 @@
+"""What all estimators of trees share: what X may be, the fitted trees, and how they are saved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+
+from hpcml.models.estimator import Estimator
+from hpcml.models.rows import Rows
+from hpcml.models.settings import whole
+from hpcml.models.trees.binning import Edges
+from hpcml.models.trees.columns import Columns
+from hpcml.models.trees.tree import Predictor, Trees
+
+
+class TreeEstimator(Estimator):
+    """Fitted: ``trees_``, ``edges_`` of the bins, ``columns_``, ``feature_importances_`` (d,): shares of the gain."""
+
+    takes_missing = True
+
+    random_state: int | None
+    categorical_features: Any
+    trees_: Trees
+    edges_: Edges
+    columns_: Columns
+
+    @property
+    def feature_importances_(self) -> np.ndarray:
+        """The share of each feature (d,) in what all splits gain; zeros where there are no splits."""
+        self._require_fitted()
+        return self.trees_.importances(self.n_features_in_)
+
+    def _seed(self, comm: MPI.Intracomm) -> int:
+        """The ``random_state``, or one that is drawn for all ranks."""
+        if self.random_state is not None:
+            return int(self.random_state)
+        return comm.bcast(int(np.random.SeedSequence().generate_state(1, np.uint64)[0]))
+
+    def _columns_for(self, X: Any, comm: MPI.Intracomm, going_on: bool = False) -> Columns:
+        return self.columns_ if going_on else Columns.learned(X, self.categorical_features, comm)
+
+    def _fitted(self, rows: Rows) -> None:
+        self.__dict__.pop("_made", None)
+        self._remember_columns(rows.X.shape[1], rows.names)
+
+    def _predictor(self, turns: int = 1) -> Predictor:
+        """Made once, as long as the trees are the same."""
+        self._require_fitted()
+        if self.__dict__.get("_made", (None, None))[0] is not self.trees_:
+            self._made = self.trees_, Predictor(self.trees_, self.edges_, turns)
+        return self._made[1]
+
+    def _checked(self, X: Any) -> np.ndarray:
+        self._require_fitted()
+        found = self.columns_.array(X)
+        self._require_columns(X, found.shape[1])
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_made"}
+
+    def _saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        edges = self.edges_
+        arrays = {f"tree/{name}": array for name, array in self.trees_.arrays().items()}
+        arrays |= {"cuts": edges.cuts, "starts": edges.starts, "categories": edges.categories, "missing": edges.missing}
+        if hasattr(self, "classes_"):
+            arrays["classes"] = self.classes_
+        return {"columns": self.columns_.as_json()}, arrays
+
+    def _restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        self.trees_ = Trees.of({name.removeprefix("tree/"): array for name, array in arrays.items()})
+        self.edges_ = Edges(*(arrays[name] for name in ("cuts", "starts", "categories", "missing")))
+        self.columns_ = Columns.from_json(facts["columns"])
+        if "classes" in arrays:
+            self.classes_ = arrays["classes"]
+
+
+def whole_or_none(name: str, value: Any, least: int) -> None:
+    if value is not None:
+        whole(name, value, least)
