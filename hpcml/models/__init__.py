@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 #: Where each estimator is defined.
 ESTIMATORS = {
+    "DecisionTreeClassifier": "trees.forest",
+    "DecisionTreeRegressor": "trees.forest",
     "GradientBoostingClassifier": "trees.boosting",
     "GradientBoostingRegressor": "trees.boosting",
     "LinearSVC": "linear",
     "LogisticRegression": "linear",
     "MLPClassifier": "mlp",
+    "RandomForestClassifier": "trees.forest",
+    "RandomForestRegressor": "trees.forest",
 }
 _MODULES = {
     **ESTIMATORS,

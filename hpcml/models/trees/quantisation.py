@@ -8,6 +8,7 @@ rows, over as many steps as keep the sums of all rows within 31 bits.
 
 from __future__ import annotations
 
+from math import factorial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from hpcml import collectives as hc
 #: Below so many bits a gradient gets two integers of its own instead of half of one.
 LEAST_PACKED_BITS = 9
 MOST_PACKED_BITS = 24
+#: The probability that a Poisson(1) number is at most 0, 1, 2, …
+POISSON = np.cumsum([np.exp(-1) / factorial(k) for k in range(20)])
 MOST_BITS = 40  # of one that has an integer of its own
 
 
@@ -84,6 +87,13 @@ def _rounded(number, per_unit, bits24):
 @njit(inline="always")
 def _bits(row, key):
     return mixed(mixed(uint64(row) + uint64(0x9E3779B97F4A7C15)) + key)
+
+
+def poisson(first: int, key: int, rows: int) -> np.ndarray:
+    """How often each row is drawn (n,) int64: Poisson(1), by the rows' global numbers."""
+    chances = np.empty(rows)
+    uniform(first, np.uint64(key), chances)
+    return np.searchsorted(POISSON, chances, side="right").astype(np.int64)
 
 
 @njit(nogil=True, cache=True)

@@ -44,13 +44,13 @@ class Limits(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def find_split(
-    sums, packed, classes, node_sums, count, bins, missing, categorical, monotone, allowed, first, bounds, limits, record
+    sums, packed, classes, node_sums, count, bins, missing, categorical, monotone, allowed, features, bounds, limits, record
 ):
     """Fill ``record`` with the best split of a node, or with feature `NOWHERE`.
 
-    sums (d, bins, channels) int64: the node's histograms of the features ``first``, ``first + 1``, …; node_sums: its G of
-    each output, and H; count: its rows, exact or (packed) as is. bins, missing, categorical, monotone, allowed: of all
-    features. bounds: the least and largest value.
+    sums (f, bins, channels) int64: the node's histograms of these ``features`` (f,); node_sums: its G of each output, and
+    H; count: its rows, exact or (packed) as estimated. bins, missing, categorical, monotone, allowed: of all features.
+    bounds: the least and largest value.
     """
     outputs = len(node_sums) - 1
     width = sums.shape[1]
@@ -66,8 +66,10 @@ def find_split(
     own = _score(total, weight, bounds, limits)
     record[FEATURE] = NOWHERE
     record[GAIN] = 0
+    if classes and node_sums[:outputs].max() == node_sums[outputs]:
+        return  # of one class
     for f in range(sums.shape[0]):
-        feature = first + f
+        feature = features[f]
         if not allowed[feature]:
             continue
         last = bins[feature]
@@ -115,6 +117,8 @@ def find_split(
             for b in range(last if missing[feature] and turn == 0 else last - 1):
                 for k in range(outputs):
                     left[k] += g[k, b]
+                if h[b] == 0:
+                    continue  # as a split at the bin before
                 lh += h[b]
                 ln += n[b]
                 if ln < limits.min_samples_leaf:
