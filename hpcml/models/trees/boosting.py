@@ -133,7 +133,11 @@ class Boosting(TreeEstimator):
 
     def _scores(self, X: Any) -> np.ndarray:
         """The scores (n, outputs)."""
-        return self._predictor(turns=len(self.start_)).sums(self._checked(X), self.start_)
+        X = self._checked(X)
+        return self._predictor.sums(X, self.start_)
+
+    def _outputs_in_turn(self) -> int:
+        return len(self.start_)
 
     def _saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         facts, arrays = super()._saved()
@@ -141,8 +145,8 @@ class Boosting(TreeEstimator):
         return facts, {**arrays, "start": self.start_}
 
     def _restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        super()._restore(facts, arrays)
         self.n_estimators_, self.history_, self.start_ = facts["n_estimators"], facts["history"], arrays["start"]
+        super()._restore(facts, arrays)
 
 
 class _Run:

@@ -29,6 +29,7 @@ class Columns:
 
         Raises ArgumentError on every rank for columns that are not there or have more than 255 categories.
         """
+        X = _table(X)
         with hc.all_or_none(comm):
             mine = {f: sorted(set(_present(_column(X, f)))) for f in _which(X, categorical)}
         union: dict[int, set[Any]] = {}
@@ -57,11 +58,10 @@ class Columns:
 
         Raises ValueError or TypeError for what is no such table. Local.
         """
-        if not hasattr(X, "columns") and not self.categories:
+        X = _table(X)
+        if (isinstance(X, np.ndarray) and not self.categories) or X.ndim != 2 or hasattr(X, "toarray"):
             return features(X, missing=True)
-        if getattr(X, "ndim", 2) != 2:
-            return features(X, missing=True)
-        shape = np.shape(X)
+        shape = X.shape
         made = np.empty(shape, np.float64)
         numbers = [f for f in range(shape[1]) if f not in self.categories]
         if numbers:
@@ -80,8 +80,13 @@ class Columns:
         return Columns({int(f): found for f, found in saved.items()})
 
 
+def _table(X: Any) -> Any:
+    """A data frame, a sparse matrix, which `features` refuses, or an array."""
+    return X if hasattr(X, "iloc") or hasattr(X, "toarray") else np.asarray(X)
+
+
 def _which(X: Any, categorical: Any) -> list[int]:
-    width = np.shape(X)[1] if len(np.shape(X)) == 2 else 0
+    width = X.shape[1] if len(X.shape) == 2 else 0
     if categorical is None or (isinstance(categorical, str) and categorical == "from_dtype"):
         if categorical is None or not hasattr(X, "dtypes") or not hasattr(X, "columns"):
             return []
@@ -108,11 +113,11 @@ def _which(X: Any, categorical: Any) -> list[int]:
 
 
 def _column(X: Any, f: int) -> Any:
-    return X.iloc[:, f] if hasattr(X, "iloc") else np.asarray(X)[:, f]
+    return X.iloc[:, f] if hasattr(X, "iloc") else X[:, f]
 
 
 def _columns(X: Any, chosen: list[int]) -> Any:
-    return X.iloc[:, chosen].to_numpy() if hasattr(X, "iloc") else np.asarray(X)[:, chosen]
+    return X.iloc[:, chosen].to_numpy() if hasattr(X, "iloc") else X[:, chosen]
 
 
 def _present(column: Any) -> list[Any]:

@@ -25,6 +25,7 @@ class TreeEstimator(Estimator):
     trees_: Trees
     edges_: Edges
     columns_: Columns
+    _predictor: Predictor
 
     @property
     def feature_importances_(self) -> np.ndarray:
@@ -41,16 +42,13 @@ class TreeEstimator(Estimator):
     def _columns_for(self, X: Any, comm: MPI.Intracomm, going_on: bool = False) -> Columns:
         return self.columns_ if going_on else Columns.learned(X, self.categorical_features, comm)
 
-    def _fitted(self, rows: Rows) -> None:
-        self.__dict__.pop("_made", None)
-        self._remember_columns(rows.X.shape[1], rows.names)
+    def _outputs_in_turn(self) -> int:
+        """Of how many outputs the trees serve one each, in turn; 1 where each tree serves all."""
+        return 1
 
-    def _predictor(self, turns: int = 1) -> Predictor:
-        """Made once, as long as the trees are the same."""
-        self._require_fitted()
-        if self.__dict__.get("_made", (None, None))[0] is not self.trees_:
-            self._made = self.trees_, Predictor(self.trees_, self.edges_, turns)
-        return self._made[1]
+    def _fitted(self, rows: Rows) -> None:
+        self._predictor = Predictor(self.trees_, self.edges_, self._outputs_in_turn())
+        self._remember_columns(rows.X.shape[1], rows.names)
 
     def _checked(self, X: Any) -> np.ndarray:
         self._require_fitted()
@@ -59,7 +57,12 @@ class TreeEstimator(Estimator):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_made"}
+        return {name: value for name, value in self.__dict__.items() if name != "_predictor"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.__sklearn_is_fitted__():
+            self._predictor = Predictor(self.trees_, self.edges_, self._outputs_in_turn())
 
     def _saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         edges = self.edges_
@@ -75,6 +78,7 @@ class TreeEstimator(Estimator):
         self.columns_ = Columns.from_json(facts["columns"])
         if "classes" in arrays:
             self.classes_ = arrays["classes"]
+        self._predictor = Predictor(self.trees_, self.edges_, self._outputs_in_turn())
 
 
 def whole_or_none(name: str, value: Any, least: int) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
-from hpcml.models.rows import Rows, training_rows
+from hpcml.models.rows import Rows, training_rows, without_weightless
 from hpcml.models.scoring import Classifier, Regressor
 from hpcml.models.settings import choice, number, whole
 from hpcml.models.threads import own_cores
@@ -100,7 +100,7 @@ class Forest(TreeEstimator):
         columns = self._columns_for(X, comm)
         classify = self.kind == "classifier"
         rows = training_rows(X, y, columns.array, comm, classify=classify, sample_weight=sample_weight)
-        rows = rows._replace(weights=self._class_weights(rows, comm))
+        rows = without_weightless(rows._replace(weights=self._class_weights(rows, comm)), comm)
         with own_cores(comm):
             edges = find_edges(
                 rows.X, rows.first(comm.rank), rows.total, comm, self.max_bins, columns.counts(rows.X.shape[1])
@@ -116,7 +116,7 @@ class Forest(TreeEstimator):
         """The mean of the trees' values (n, outputs)."""
         X = self._checked(X)
         start = np.zeros(self.trees_.value.shape[1])
-        return self._predictor().sums(X, start) / len(self.trees_)
+        return self._predictor.sums(X, start) / len(self.trees_)
 
 
 class _Growing:
@@ -306,7 +306,8 @@ class _ClassForest(Forest, Classifier):
             return np.log(self.predict_proba(X))
 
     def predict(self, X: Any) -> np.ndarray:
-        return self.classes_[self._means(X).argmax(axis=1)]
+        means = self._means(X)
+        return self.classes_[means.argmax(axis=1)]
 
 
 class _NumberForest(Forest, Regressor):
