@@ -44,8 +44,8 @@ class Columns:
                     raise TypeError(f"column {f} has strings and numbers as categories; expected one or the other")
                 if len(found) > MOST_CATEGORIES:
                     raise ValueError(
-                        f"column {f} has {len(found)} categories; at most {MOST_CATEGORIES} can be told apart: group the "
-                        "rare ones, or encode the column as numbers"
+                        f"column {f} has {len(found)} categories; at most {MOST_CATEGORIES} can be told apart: group "
+                        "the rare ones, or encode the column as numbers"
                     )
         return Columns({f: sorted(found) for f, found in union.items()})
 
@@ -92,7 +92,9 @@ def _which(X: Any, categorical: Any) -> list[int]:
             return []
         return [f for f, kind in enumerate(X.dtypes) if str(kind) == "category"]
     if isinstance(categorical, str) or not isinstance(categorical, (Sequence, np.ndarray)):
-        raise TypeError(f"categorical_features={categorical!r}; expected 'from_dtype', None, or names, numbers or a mask")
+        raise TypeError(
+            f"categorical_features={categorical!r}; expected 'from_dtype', None, or names, numbers or a mask"
+        )
     given = list(categorical)
     if given and all(isinstance(one, (bool, np.bool_)) for one in given):
         if len(given) != width:

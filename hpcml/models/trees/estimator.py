@@ -25,6 +25,7 @@ class TreeEstimator(Estimator):
     trees_: Trees
     edges_: Edges
     columns_: Columns
+    classes_: np.ndarray
     _predictor: Predictor
 
     @property
@@ -48,10 +49,14 @@ class TreeEstimator(Estimator):
 
     def _fitted(self, rows: Rows) -> None:
         self._predictor = Predictor(self.trees_, self.edges_, self._outputs_in_turn())
+        if rows.classes is not None:
+            self.classes_ = rows.classes
         self._remember_columns(rows.X.shape[1], rows.names)
 
     def _checked(self, X: Any) -> np.ndarray:
         self._require_fitted()
+        if hasattr(X, "columns"):  # before categories are looked for where they are not
+            self._require_columns(X, X.shape[1])
         found = self.columns_.array(X)
         self._require_columns(X, found.shape[1])
         return found
@@ -73,7 +78,8 @@ class TreeEstimator(Estimator):
         return {"columns": self.columns_.as_json()}, arrays
 
     def _restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        self.trees_ = Trees.of({name.removeprefix("tree/"): array for name, array in arrays.items()})
+        of_trees = {name: array for name, array in arrays.items() if name.startswith("tree/")}
+        self.trees_ = Trees.of({name.removeprefix("tree/"): array for name, array in of_trees.items()})
         self.edges_ = Edges(*(arrays[name] for name in ("cuts", "starts", "categories", "missing")))
         self.columns_ = Columns.from_json(facts["columns"])
         if "classes" in arrays:

@@ -5,9 +5,9 @@ variance (Breiman, Friedman, Olshen, Stone 1984). A forest's trees each draw row
 features, and predict their mean (Breiman 2001). Which rows a tree draws, and how often, is a hash of the rows' global
 numbers: each comes a Poisson(1) number of times, as a drawing of n from n rows has it in the limit.
 
-Histograms over all ranks split nodes of many rows (`grower`). A node of few is finished on one rank (`subtree`), to which
-its rows are sent; so the ranks finish many nodes at a time. If all rows are few, every rank gets them, and its share of
-the trees.
+Histograms over all ranks split nodes of many rows (`grower`). A node of few is finished on one rank (`subtree`), to
+which its rows are sent; so the ranks finish many nodes at a time. If all rows are few, every rank gets them, and its
+share of the trees.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class Forest(TreeEstimator):
         """Train on the rows of all ranks and return the estimator. Collective over ``comm``.
 
         ``X`` (n, d), numbers with NaN for what is missing, or a data frame, and ``y`` (n,) are this rank's rows, n ≥ 0;
-        ``sample_weight`` (n,), 0 or more. The model is the same, bit for bit, however the rows are spread over ranks, as
-        long as their global order (rank 0's first) is.
+        ``sample_weight`` (n,), 0 or more. The model is the same, bit for bit, however the rows are spread over ranks,
+        as long as their global order (rank 0's first) is.
 
         Raises CollectiveError on every rank for parameters or rows that are wrong on any, or differ between ranks.
         """
@@ -107,8 +107,6 @@ class Forest(TreeEstimator):
             )
             grown = _Growing(self, rows, binned(rows.X, edges), self._seed(comm), comm).trees()
         self.trees_, self.edges_, self.columns_ = grown, edges, columns
-        if classify:
-            self.classes_ = rows.classes  # type: ignore[attr-defined]
         self._fitted(rows)
         return self
 
@@ -203,8 +201,8 @@ class _Growing:
             grower = Grower(self.binned, MPI.COMM_SELF, kind, self.outputs)
             return self._grow(grower, weights, selected, key, None)
         return subtree(
-            self.binned, selected, self._values(weights), self.codes, self.outputs, self.allowed, self.wanted, model, key,
-            self.limits,
+            self.binned, selected, self._values(weights), self.codes, self.outputs, self.allowed, self.wanted, model,
+            key, self.limits,
         ).finished(self.binned.edges)  # fmt: skip
 
     def _over_ranks(self, grower: Grower, tree: int, drawing: bool) -> Trees:
@@ -252,7 +250,7 @@ def _everywhere(rows: Rows, bins: Binned, comm: MPI.Intracomm) -> tuple[Rows, Bi
 
 
 def whole_weights(weights: np.ndarray | None, rows: int, comm: MPI.Intracomm) -> tuple[np.ndarray, float]:
-    """Weights as integers (n,) and what 1 stands for: themselves, where they are whole numbers on all ranks. Collective."""
+    """Weights as integers (n,) and what 1 stands for; those that are whole on all ranks are kept. Collective."""
     if weights is None:
         return np.ones(rows, np.int64), 1.0
     odd = float((weights != np.rint(weights)).any())
@@ -285,7 +283,7 @@ class _ClassForest(Forest, Classifier):
         weights = np.ones(len(rows.y)) if rows.weights is None else rows.weights
         classes = rows.classes.tolist()
         if given == "balanced":
-            here = np.bincount(rows.y, weights, len(classes))
+            here = np.bincount(rows.y, weights, len(classes)).astype(np.float64)
             totals = hc.allreduce(here[None], op="sum", comm=comm, reproducible=True, axis=0)
             of_class = totals.sum() / (len(classes) * np.maximum(totals, np.finfo(float).tiny))
         elif isinstance(given, dict):
@@ -320,9 +318,9 @@ class _NumberForest(Forest, Regressor):
 class DecisionTreeClassifier(_ClassForest):
     """One tree for two or more classes.
 
-    Parameters, as scikit-learn's: ``criterion``, "gini" or "entropy"; ``max_depth`` and ``max_leaf_nodes`` (None: no limit;
-    with the latter the leaf that gains most is split first); ``min_samples_split`` and ``min_samples_leaf``, numbers of
-    rows; ``max_features``, of how many a node chooses: a number, a share, "sqrt", "log2" or None for all;
+    Parameters, as scikit-learn's: ``criterion``, "gini" or "entropy"; ``max_depth`` and ``max_leaf_nodes`` (None: no
+    limit; with the latter the leaf that gains most is split first); ``min_samples_split`` and ``min_samples_leaf``,
+    numbers of rows; ``max_features``, of how many a node chooses: a number, a share, "sqrt", "log2" or None for all;
     ``min_impurity_decrease``, times the weight of all rows; ``max_bins`` of a feature, at most 255: a feature with more
     distinct values is split at quantiles; ``class_weight``, "balanced", or a dict by class; ``categorical_features``,
     "from_dtype" (of data frames), or names, numbers or a mask; ``random_state``; ``comm``.
@@ -392,7 +390,8 @@ class DecisionTreeRegressor(_NumberForest):
 class RandomForestClassifier(_ClassForest):
     """A forest for two or more classes: the mean of the trees' shares of classes.
 
-    Parameters: ``n_estimators``, trees; ``bootstrap``, whether each draws rows; the others as `DecisionTreeClassifier`'s.
+    Parameters: ``n_estimators``, trees; ``bootstrap``, whether each draws rows; the others as
+    `DecisionTreeClassifier`'s.
     """
 
     def __init__(

@@ -68,6 +68,10 @@ class Node:
         self.urgency = (-float(record[:1].view(np.float64)[0]), self.number)
 
 
+#: A smaller child, its sibling and their parent; of a root, it alone.
+Family = tuple[Node, Node | None, Node | None]
+
+
 class Grown(NamedTuple):
     """A tree, and this rank's rows of its leaves: leaf i, node ``nodes[i]``, has ``rows[begins[i]:ends[i]]``."""
 
@@ -175,7 +179,7 @@ class Grower:
                     done += left, right
                 break
             self._judge(
-                [(*sorted(family, key=lambda n: n.count), p) for p, family in zip(parents, families, strict=True)],
+                [(*_by_size(*family), p) for p, family in zip(parents, families, strict=True)],
                 ready,
                 done,
                 few,
@@ -223,7 +227,7 @@ class Grower:
 
     def _judge(
         self,
-        families: list[tuple[Node, Node | None, Node | None]],
+        families: list[Family],
         ready: list[Node],
         done: list[Node],
         few: int,
@@ -260,11 +264,14 @@ class Grower:
             else:
                 heapq.heappush(ready, node)
 
-    def _worth_while(self, families, few, small):
+    def _worth_while(
+        self, families: list[Family], few: int, small: list[Node]
+    ) -> tuple[list[Family], list[Node]]:
         """Without those of which no child can be split again, or both are small: their histograms are not needed."""
         least = max(self._growth.min_samples_split, 2 * self._growth.limits.min_samples_leaf)
         depth = self._growth.max_depth
-        kept, idle = [], []
+        kept: list[Family] = []
+        idle: list[Node] = []
         for family in families:
             nodes = [node for node in family[:2] if node is not None]
             splits = any(node.count >= least for node in nodes) and (depth is None or nodes[0].depth < depth)
@@ -291,7 +298,7 @@ class Grower:
         message = self._message[: self.features * many * self._size]
         message[:] = 0
         into = message.reshape(self.features, many, self.width, self.channels)
-        fill = {
+        fill: Any = {
             "packed": histogram.fill_packed,
             "channels": histogram.fill_channels,
             "classes": histogram.fill_classes,
@@ -357,6 +364,10 @@ class Grower:
         return drawn
 
 
+def _by_size(left: Node, right: Node) -> tuple[Node, Node]:
+    return (left, right) if left.count <= right.count else (right, left)
+
+
 class Builder:
     """The nodes of a tree in the making, numbered as they come; children in pairs."""
 
@@ -392,7 +403,7 @@ class Builder:
             threshold=float(cuts[b]) if not categorical and b < len(cuts) else np.inf,
             missing_left=bool(record[splitter.MISSING_LEFT]),
             categorical=categorical,
-            masks=tuple(record[splitter.MASK : splitter.MASK + 4].view(np.uint64).tolist()) if categorical else (0,) * 4,
+            masks=tuple((record[splitter.MASK : splitter.MASK + 4].view(np.uint64) * np.uint64(categorical)).tolist()),
             left=left,
             gain=-parent.urgency[0],
         )

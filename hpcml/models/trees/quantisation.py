@@ -64,7 +64,9 @@ def units_of(gradients: np.ndarray, hessians: np.ndarray | None, bits: int, comm
     return Units(top[0] / steps or 1.0, 1.0 if hessians is None else top[1] / steps or 1.0)
 
 
-def integers(gradients: np.ndarray, hessians: np.ndarray | None, units: Units, first: int, key: int, out: np.ndarray) -> None:
+def integers(
+    gradients: np.ndarray, hessians: np.ndarray | None, units: Units, first: int, key: int, out: np.ndarray
+) -> None:
     """The integers of each row: out (n,) packed, or (n, 3) as channels. ``first``: the global number of row 0."""
     arguments = gradients, gradients if hessians is None else hessians, hessians is None
     fill = _pack if out.ndim == 1 else _spread

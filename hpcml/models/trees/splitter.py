@@ -44,13 +44,14 @@ class Limits(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def find_split(
-    sums, packed, classes, node_sums, count, bins, missing, categorical, monotone, allowed, features, bounds, limits, record
-):
+    sums, packed, classes, node_sums, count, bins, missing, categorical, monotone, allowed, features, bounds, limits,
+    record,
+):  # fmt: skip
     """Fill ``record`` with the best split of a node, or with feature `NOWHERE`.
 
-    sums (f, bins, channels) int64: the node's histograms of these ``features`` (f,); node_sums: its G of each output, and
-    H; count: its rows, exact or (packed) as estimated. bins, missing, categorical, monotone, allowed: of all features.
-    bounds: the least and largest value.
+    sums (f, bins, channels) int64: the node's histograms of these ``features`` (f,); node_sums: its G of each output,
+    and H; count: its rows, exact or (packed) as estimated. bins, missing, categorical, monotone, allowed: of all
+    features. bounds: the least and largest value.
     """
     outputs = len(node_sums) - 1
     width = sums.shape[1]
@@ -134,7 +135,7 @@ def find_split(
 
 @njit(inline="always")
 def _unpack(sums, packed, classes, used, per_h, g, h, n):
-    """G, H and rows of each bin, as float64, which holds such integers exactly; rows of packed sums by their share of H."""
+    """G, H and rows of each bin, as float64, which holds such integers exactly; rows of packed sums by their H."""
     outputs = g.shape[0]
     if packed:
         for b in range(used):
@@ -236,7 +237,7 @@ def _gain(left, lh, ln, total, weight, count, monotone, bounds, limits):
 
 @njit(nogil=True, cache=True)
 def goes_left(record, last, table):
-    """Fill ``table`` (256,) uint8: for each bin, whether it goes left. last: the bin of missing values of that feature."""
+    """Fill ``table`` (256,) uint8: for each bin, whether it goes left. last: the feature's bin of missing values."""
     for b in range(256):
         if record[CATEGORICAL]:
             table[b] = (uint64(record[MASK + (b >> 6)]) >> uint64(b & 63)) & uint64(1)

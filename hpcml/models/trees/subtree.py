@@ -12,7 +12,7 @@ from hpcml.models.trees import splitter
 from hpcml.models.trees.quantisation import mixed
 from hpcml.models.trees.splitter import find_split, goes_left, value_of
 
-#: What is known of a node (int64): its feature, or -1; bin, missing left, categorical, left child, count; then the masks.
+#: What is known of a node (int64): its feature, or -1; bin, missing left, categorical, left child, count; the masks.
 FEATURE, BIN, MISSING_LEFT, CATEGORICAL, LEFT, COUNT, MASKS, FACTS = 0, 1, 2, 3, 4, 5, 6, 10
 
 
@@ -23,9 +23,9 @@ def grow_subtree(
 ):  # fmt: skip
     """Fill ``facts`` (nodes, FACTS) and ``numbers`` (nodes, outputs + 2): values, gain, weight; return how many nodes.
 
-    X (n, d) uint8, below ``width``. values (n, 3) int64: gradient, hessian, 1, and codes (0,); or values (n, 2): weight, 1, and codes (n,)
-    of classes. allowed (a,): numbers of the features that may be chosen, ``wanted`` of them drawn anew at each node.
-    least: rows of a node that may be split. facts and numbers have room for 2n nodes.
+    X (n, d) uint8, below ``width``. values (n, 3) int64: gradient, hessian, 1, and codes (0,); or values (n, 2):
+    weight, 1, and codes (n,) of classes. allowed (a,): numbers of the features that may be chosen, ``wanted`` of them
+    drawn anew at each node. least: rows of a node that may be split. facts and numbers have room for 2n nodes.
     """
     n = len(X)
     classes = len(codes) > 0
