@@ -14,15 +14,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpcml.models.estimator import NotFittedError
     from hpcml.models.files import load, read, save
-    from hpcml.models.linear import LinearSVC, LogisticRegression
+    from hpcml.models.linear_svm import LinearSVC, LinearSVR
+    from hpcml.models.logistic import LogisticRegression
     from hpcml.models.mlp import MLPClassifier
     from hpcml.models.resuming import Checkpoints
+    from hpcml.models.ridge import Ridge
+    from hpcml.models.sgd import SGDClassifier
 
 #: Where each estimator is defined.
 ESTIMATORS = {
-    "LinearSVC": "linear",
-    "LogisticRegression": "linear",
+    "LinearSVC": "linear_svm",
+    "LinearSVR": "linear_svm",
+    "LogisticRegression": "logistic",
     "MLPClassifier": "mlp",
+    "Ridge": "ridge",
+    "SGDClassifier": "sgd",
 }
 _MODULES = {
     **ESTIMATORS,
@@ -32,7 +38,19 @@ _MODULES = {
     "read": "files",
     "save": "files",
 }
-__all__ = ["Checkpoints", "LinearSVC", "LogisticRegression", "MLPClassifier", "NotFittedError", "load", "read", "save"]
+__all__ = [
+    "Checkpoints",
+    "LinearSVC",
+    "LinearSVR",
+    "LogisticRegression",
+    "MLPClassifier",
+    "NotFittedError",
+    "Ridge",
+    "SGDClassifier",
+    "load",
+    "read",
+    "save",
+]
 
 
 def __dir__() -> list[str]:
