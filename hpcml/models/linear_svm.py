@@ -91,7 +91,7 @@ class LinearMachine(LinearModel):
             weight = float(design.total(design.by_unit(upper)))
             courses, seed = [], 0 if by_newton else _shared(self.random_state, comm)
             for targets in self._targets(rows):
-                size = float(design.total(design.by_unit(np.abs(targets)))) / rows.total
+                size = float(design.total(design.by_unit(upper * np.abs(targets)))) / weight
                 losses = MarginLosses(
                     targets,
                     upper,

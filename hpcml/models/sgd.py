@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -80,12 +81,20 @@ class SGDClassifier(MinibatchClassifier):
         self._require_fitted()
         return self.parameters_["b0"]
 
-    def __getattr__(self, name: str) -> Any:
-        # There only for the loss that has them, so that `hasattr` tells.
-        own = {"predict_proba": self._probabilities, "predict_log_proba": self._log_probabilities}
-        if name in own and self.__dict__.get("loss") == "log_loss":
-            return own[name]
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+    # Only the log_loss has probabilities; for the others `hasattr` says that there are none.
+    @property
+    def predict_proba(self) -> Callable[[Any], np.ndarray]:
+        self._require_log_loss("predict_proba")
+        return self._probabilities
+
+    @property
+    def predict_log_proba(self) -> Callable[[Any], np.ndarray]:
+        self._require_log_loss("predict_log_proba")
+        return self._log_probabilities
+
+    def _require_log_loss(self, name: str) -> None:
+        if self.loss != "log_loss":
+            raise AttributeError(f"SGDClassifier has no {name} with loss={self.loss!r}; it has with 'log_loss'")
 
     def _probabilities(self, X: Any) -> np.ndarray:
         """Probabilities (n, classes) for the rows of ``X``, in the order of ``classes_``. Local."""
