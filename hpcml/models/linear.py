@@ -155,23 +155,22 @@ class Course:
         self._began, self._waited = perf_counter(), self.design.waited
 
 
-def weights_of_rows(rows: Rows, class_weight: Any, comm: MPI.Intracomm) -> np.ndarray:
-    """The weights (n,) of the rows, times those of their classes. Collective for "balanced".
+def class_factors(rows: Rows, class_weight: Any, comm: MPI.Intracomm) -> np.ndarray:
+    """The weight (k,) of each class. Collective.
 
     class_weight: None, a mapping from labels, others being 1, or "balanced": the total weight, divided by the number of
     classes and the weight of the class.
     """
-    weights = np.ones(len(rows.y)) if rows.weights is None else rows.weights
-    if class_weight is None or rows.classes is None:
-        return weights
-    if class_weight == "balanced":
+    assert rows.classes is not None
+    if class_weight is None:
+        return np.ones(len(rows.classes))
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        weights = np.ones(len(rows.y)) if rows.weights is None else rows.weights
         belongs = (rows.y[:, None] == np.arange(len(rows.classes))) * weights[:, None]
         sums = hc.allreduce(belongs, op="sum", comm=comm, reproducible=True, axis=0)
-        factors = sums.sum() / (len(sums) * np.maximum(sums, 1e-300))
-    else:
-        with hc.all_or_none(comm):
-            factors = factors_of(class_weight, rows.classes)
-    return weights * factors[rows.y]
+        return sums.sum() / (len(sums) * np.maximum(sums, 1e-300))
+    with hc.all_or_none(comm):
+        return factors_of(class_weight, rows.classes)
 
 
 def factors_of(class_weight: Any, classes: np.ndarray) -> np.ndarray:

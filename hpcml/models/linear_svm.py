@@ -31,8 +31,8 @@ from hpcml.models.linear import (
     LinearClassifier,
     LinearModel,
     LinearRegressor,
+    class_factors,
     warn_unfinished,
-    weights_of_rows,
 )
 from hpcml.models.margins import MarginLosses, Stage
 from hpcml.models.newton import DIRECT
@@ -87,11 +87,12 @@ class LinearMachine(LinearModel):
         by_newton = self._by_newton(rows.X.shape[1] + self.fit_intercept, squared)
         with own_cores(comm, most=1 if self.reproducible else None):
             rows, design = self._designed(rows, comm, scale, by_newton)
-            upper = float(self.C) * weights_of_rows(rows, getattr(self, "class_weight", None), comm)
-            weight = float(design.total(design.by_unit(upper)))
+            weights = float(self.C) * (np.ones(len(rows.y)) if rows.weights is None else rows.weights)
+            weight = float(design.total(design.by_unit(weights)))
             courses, seed = [], 0 if by_newton else _shared(self.random_state, comm)
-            for targets in self._targets(rows):
-                size = float(design.total(design.by_unit(upper * np.abs(targets)))) / weight
+            for targets, factors in self._targets(rows, comm):
+                upper = weights * factors
+                size = float(design.total(design.by_unit(weights * np.abs(targets)))) / weight
                 losses = MarginLosses(
                     targets,
                     upper,
@@ -123,7 +124,8 @@ class LinearMachine(LinearModel):
         rows = rearranged(rows, units, comm)
         return rows, Design(rows.X, comm, scale, owned_shards(rows.total, units, comm), rows.first(comm.rank))
 
-    def _targets(self, rows: Rows) -> Iterator[np.ndarray]:
+    def _targets(self, rows: Rows, comm: MPI.Intracomm) -> Iterator[tuple[np.ndarray, Any]]:
+        """Of each problem the targets (n,), and what the weights of the rows are multiplied with."""
         raise NotImplementedError
 
     def _validation_loss(self) -> Any:
@@ -224,10 +226,15 @@ class LinearSVC(LinearMachine, LinearClassifier):
         watched = validation_rows(validation, rows, lambda X: features(X, rows.X.dtype, sparse=True), comm)
         return self._fitted(rows, comm, watched, monitor, 0.0)
 
-    def _targets(self, rows: Rows) -> Iterator[np.ndarray]:
+    def _targets(self, rows: Rows, comm: MPI.Intracomm) -> Iterator[tuple[np.ndarray, Any]]:
         assert rows.classes is not None
-        for code in range(len(rows.classes)) if len(rows.classes) > 2 else (1,):
-            yield np.where(rows.y == code, 1.0, -1.0)
+        factors = class_factors(rows, self.class_weight, comm)
+        if len(rows.classes) == 2:
+            yield np.where(rows.y == 1, 1.0, -1.0), factors[rows.y]
+            return
+        for code, factor in enumerate(factors):
+            # As LIBLINEAR has it, a class has its weight where it stands against the rest, which has 1.
+            yield np.where(rows.y == code, 1.0, -1.0), np.where(rows.y == code, factor, 1.0)
 
     def _validation_loss(self) -> Any:
         from hpcml.models.losses import hinge, squared_hinge
@@ -294,5 +301,5 @@ class LinearSVR(LinearMachine, LinearRegressor):
         rows = self._training_rows(X, y, sample_weight, comm)
         return self._fitted(rows, comm, None, monitor, float(self.epsilon))
 
-    def _targets(self, rows: Rows) -> Iterator[np.ndarray]:
-        yield rows.y
+    def _targets(self, rows: Rows, comm: MPI.Intracomm) -> Iterator[tuple[np.ndarray, Any]]:
+        yield rows.y, 1.0

@@ -16,7 +16,7 @@ import numpy as np
 
 from hpcml.models.design import designed
 from hpcml.models.inputs import features
-from hpcml.models.linear import Course, LinearClassifier, warn_unfinished, weights_of_rows
+from hpcml.models.linear import Course, LinearClassifier, class_factors, warn_unfinished
 from hpcml.models.logits import Logits, softmax
 from hpcml.models.losses import cross_entropy
 from hpcml.models.newton import Newton
@@ -95,7 +95,8 @@ class LogisticRegression(LinearClassifier):
         scale = 1.0 if self.fit_intercept else None
         with own_cores(comm, most=1 if self.reproducible else None):
             rows, design = designed(rows, comm, scale, self.reproducible)
-            weights = float(self.C) * weights_of_rows(rows, self.class_weight, comm)
+            heavy = 1.0 if rows.weights is None else rows.weights
+            weights = float(self.C) * heavy * class_factors(rows, self.class_weight, comm)[rows.y]
             weight = float(design.total(design.by_unit(weights)))
             ridge = np.ones(design.columns)
             ridge[rows.X.shape[1] :] = 0.0

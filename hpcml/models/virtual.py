@@ -22,7 +22,7 @@ def rearranged(shard: Rows, virtual: int, comm: MPI.Intracomm) -> Rows:
     owned = np.array_split(np.arange(virtual), comm.size)
     ends = [cuts[blocks[-1] + 1] if len(blocks) else cuts[-1] for blocks in owned]
     first = sum(shard.counts[: comm.rank])
-    inside = np.clip([0, *ends], first, first + len(shard.X))
+    inside = np.clip([0, *ends], first, first + shard.X.shape[0])
     to_each = np.diff(inside).tolist()
     send = _send_sparse if hasattr(shard.X, "toarray") else _send
     y, weights = (None if rows is None else _send(rows, to_each, comm) for rows in (shard.y, shard.weights))

@@ -119,7 +119,7 @@ def test_linear_models_are_solved_for_unless_mini_batches_are_asked_for(folder, 
     assert records[-1]["gap"] <= trained.tol and records[-1]["loss"] < records[0]["loss"] / 2
     assert err.count("iteration ") == len(records) and "gap" in err and "epoch" not in err
     assert sorted(os.listdir(folder / "exact")) == RUN_FILES
-    assert json.loads((folder / "exact" / "summary.json").read_text())["test_accuracy"] >= 0.94
+    assert json.loads((folder / "exact" / "summary.json").read_text())["test_accuracy"] >= 0.92
     assert out.count("test accuracy") == 1
     assert run("train", *arguments, "--batch-size", 32, "--epochs", 2, "--output", "batches", "--progress", "none") == 0
     assert type(load_run("batches", comm)[0]).__name__ == "SGDClassifier"
