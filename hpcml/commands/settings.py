@@ -19,8 +19,8 @@ LEARNING_RATES = {
     "svm": {"sgd": 0.02, "momentum": 0.002, "adam": 0.01},
 }
 
-#: What stands for the options of mini-batch training that are not given. A linear model for which one is given is trained
-#: by mini-batches; otherwise it is solved for.
+#: What stands for the options of mini-batch training that are not given. A linear model for which one is given is
+#: trained by mini-batches; otherwise it is solved for.
 BY_MINI_BATCHES = {
     "optimizer": "adam",
     "epochs": 30,
@@ -84,7 +84,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--algorithm", help="of the all-reduce (default: auto)")
     add("--clip-norm", type=positive, metavar="NORM", help="mlp: scale gradients down to this norm")
     add("--reproducible", type=positive_count, metavar="V",
-        help="the same parameters, bit for bit, on any number of ranks (mlp: up to V; linear models by mini-batches: not)")
+        help="the same parameters, bit for bit, on any number of ranks; mlp: up to V")
     add("--shard", action="store_true", help="mlp: each rank keeps its part of the optimizer's state")
     add("--wire", choices=("float16", "bfloat16"), help="mlp: what gradients are sent as")
     add("--overlap", action=argparse.BooleanOptionalAction,
@@ -107,7 +107,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def completed(args: argparse.Namespace) -> argparse.Namespace:
-    """With ``exact``, whether the model is solved for, and what stands for options of mini-batches that are not given."""
+    """With ``exact``, whether the model is solved for, and what stands for options of mini-batches that are not
+    given."""
     given = {name: getattr(args, name) for name in BY_MINI_BATCHES if getattr(args, name) is not None}
     exact = args.model in ("logistic", "svm") and not given
     return argparse.Namespace(**{**vars(args), **({} if exact else {**BY_MINI_BATCHES, **given}), "exact": exact})

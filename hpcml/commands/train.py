@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcml.commands.reading import add_reading_arguments, options_of
-from hpcml.commands.settings import add_data_arguments, add_model_arguments, add_output_arguments, build_model, completed
+from hpcml.commands.settings import (
+    add_data_arguments,
+    add_model_arguments,
+    add_output_arguments,
+    build_model,
+    completed,
+)
 
 if TYPE_CHECKING:
     from hpcml.data.parts import Parts
