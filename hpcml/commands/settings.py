@@ -10,6 +10,7 @@ from hpcml.commands.numbers import count, fraction, layer_sizes, positive, posit
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+TREES = ("tree", "forest", "boosting")
 OPTIMIZERS = ("sgd", "momentum", "adam")
 
 # For standardised features. The squared hinge bends most, and bears the shortest steps of sgd.
@@ -19,8 +20,8 @@ LEARNING_RATES = {
     "svm": {"sgd": 0.02, "momentum": 0.002, "adam": 0.01},
 }
 
-#: What stands for the options of mini-batch training that are not given. A linear model for which one is given is trained
-#: by mini-batches; otherwise it is solved for.
+#: What stands for the options of mini-batch training that are not given. A linear model for which one is given is
+#: trained by mini-batches; otherwise it is solved for.
 BY_MINI_BATCHES = {
     "optimizer": "adam",
     "epochs": 30,
@@ -57,12 +58,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the model").add_argument
-    add("--model", choices=("mlp", "logistic", "svm"), default="mlp",
-        help="a multi-layer perceptron, logistic regression or a linear SVM (default: %(default)s)")
+    add("--model", choices=("mlp", "logistic", "svm", *TREES), default="mlp",
+        help="a multi-layer perceptron, logistic regression, a linear SVM, a decision tree, a random forest or "
+        "gradient boosting (default: %(default)s)")
     add("--hidden", type=layer_sizes, default=(256,), metavar="SIZES",
         help="mlp: units of the hidden layers, as in 128,64 (default: 256)")
     add("--C", type=positive, default=1.0,
         help="logistic, svm: inverse strength of the penalty (default: %(default)s)")
+    add("--trees", type=positive_count, metavar="N", help="forest, boosting: how many (default: 100)")
+    add("--leaves", type=positive_count, metavar="N", help="of a tree, at most (default: boosting 31, else no limit)")
+    add("--depth", type=positive_count, metavar="N", help="of a tree, at most (default: no limit)")
+    add("--leaf-rows", type=positive_count, metavar="N", help="of a leaf, at least (default: boosting 20, else 1)")
     group = parser.add_argument_group("the training",
         "logistic and svm are solved for, unless an option of mini-batches is given: from --optimizer to --algorithm, "
         "--checkpoint-steps or --timeline")
@@ -84,7 +90,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--algorithm", help="of the all-reduce (default: auto)")
     add("--clip-norm", type=positive, metavar="NORM", help="mlp: scale gradients down to this norm")
     add("--reproducible", type=positive_count, metavar="V",
-        help="the same parameters, bit for bit, on any number of ranks (mlp: up to V; linear models by mini-batches: not)")
+        help="the same parameters, bit for bit, on any number of ranks; mlp: up to V")
     add("--shard", action="store_true", help="mlp: each rank keeps its part of the optimizer's state")
     add("--wire", choices=("float16", "bfloat16"), help="mlp: what gradients are sent as")
     add("--overlap", action=argparse.BooleanOptionalAction,
@@ -107,9 +113,10 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def completed(args: argparse.Namespace) -> argparse.Namespace:
-    """With ``exact``, whether the model is solved for, and what stands for options of mini-batches that are not given."""
+    """With ``exact``, whether the model is solved for, and what stands for options of mini-batches that are not
+    given."""
     given = {name: getattr(args, name) for name in BY_MINI_BATCHES if getattr(args, name) is not None}
-    exact = args.model in ("logistic", "svm") and not given
+    exact = args.model in TREES or (args.model in ("logistic", "svm") and not given)
     return argparse.Namespace(**{**vars(args), **({} if exact else {**BY_MINI_BATCHES, **given}), "exact": exact})
 
 
@@ -125,6 +132,11 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
         if wrong:
             said = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
             raise hc.CollectiveError(f"{said}: only with --model mlp")
+    of_trees = ("trees", "leaves", "depth", "leaf_rows")
+    if args.model in TREES:
+        return build_trees(args, comm)
+    if given := [f"--{name.replace('_', '-')}" for name in of_trees if getattr(args, name) is not None]:
+        raise hc.CollectiveError(f"{', '.join(given)}: only with --model {', '.join(TREES)}")
     if args.exact:
         reproducible = args.reproducible is not None
         if args.model == "logistic":
@@ -147,6 +159,30 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
     if args.model == "mlp":
         return models.MLPClassifier(args.hidden, **settings, **distribution)
     return models.SGDClassifier("log_loss" if args.model == "logistic" else "squared_hinge", C=args.C, **settings)
+
+
+def build_trees(args: argparse.Namespace, comm: MPI.Comm):
+    """The tree, forest or boosting that the arguments ask for. Left out is what is not given: the estimator knows."""
+    from hpcml import collectives as hc
+    from hpcml import models
+
+    names = {"leaves": "max_leaf_nodes", "depth": "max_depth", "leaf_rows": "min_samples_leaf"}
+    if args.model != "tree":
+        names["trees"] = "n_estimators"
+    elif args.trees is not None:
+        raise hc.CollectiveError("--trees: only with --model forest, boosting; a tree is one")
+    if args.model == "boosting":
+        names["learning_rate"] = "learning_rate"
+    wrong = [name for name in BY_MINI_BATCHES if getattr(args, name) is not None and name not in names]
+    if wrong:
+        raise hc.CollectiveError(f"--{wrong[0].replace('_', '-')}: not with --model {args.model}")
+    given = {name: getattr(args, option) for option, name in names.items() if getattr(args, option) is not None}
+    estimator = {
+        "tree": models.DecisionTreeClassifier,
+        "forest": models.RandomForestClassifier,
+        "boosting": models.GradientBoostingClassifier,
+    }[args.model]
+    return estimator(**given, random_state=args.seed, comm=comm)
 
 
 def default_batch_size(rows: int) -> int:

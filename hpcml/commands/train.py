@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcml.commands.reading import add_reading_arguments, options_of
-from hpcml.commands.settings import add_data_arguments, add_model_arguments, add_output_arguments, build_model, completed
+from hpcml.commands.settings import (
+    add_data_arguments,
+    add_model_arguments,
+    add_output_arguments,
+    build_model,
+    completed,
+)
 
 if TYPE_CHECKING:
     from hpcml.data.parts import Parts
@@ -130,6 +136,7 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
     from hpcml import models
     from hpcml.runs.curves import draw_curves
     from hpcml.runs.directory import write_json
+    from hpcml.runs.importances import draw_importances
 
     encoding = parts.encoding
     models.save(
@@ -141,6 +148,8 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
     write_json(path / "summary.json", summary)
     title = f"{args.model} on {Path(args.data).name}, {args.optimizer or type(model).__name__}"
     try:
+        if hasattr(model, "feature_importances_"):
+            draw_importances(path / "importances.png", encoding.names, model.feature_importances_, title)
         draw_curves(path / "curves.png", model.history_, title, summary["test_accuracy"])
     except ImportError:
         print("hpcml: no plot without matplotlib: pip install 'hpcml[train]'", file=sys.stderr)
@@ -183,7 +192,8 @@ def closing(summary: dict, data: str, path: Path, ranks: int) -> str:
     rows.append(
         ("training time", f"{seconds:.2f} s on {world}, after {summary['reading_seconds']:.2f} s of setting up")
     )
-    rows.append(("computing", f"{summary['compute_seconds']:.2f} s"))
-    rows.append(("communication", communication(summary)))
+    if summary["compute_seconds"]:
+        rows.append(("computing", f"{summary['compute_seconds']:.2f} s"))
+        rows.append(("communication", communication(summary)))
     rows.append(("run directory", str(path)))
     return "\n".join(f"{name:20}{text}" for name, text in rows)

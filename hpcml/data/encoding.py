@@ -33,6 +33,14 @@ class Encoding:
         """The number of columns of the encoded matrix."""
         return len(self.mean) + sum(map(len, self.categories))
 
+    @property
+    def names(self) -> list[str]:
+        """Of the columns of the encoded matrix: those of the table, and ``column=category``."""
+        columns = self.schema.columns
+        words = [column.name for column in columns if column.words]
+        found = [column.name for column in columns if not column.words]
+        return found + [f"{w}={c}" for w, known in zip(words, self.categories, strict=True) for c in known]
+
     def encode(self, table: Table, dtype: str = "float32") -> np.ndarray:
         """(rows, width) of the given dtype: first the numbers, then the categories, columns in the table's order."""
         encoded = np.zeros((len(table), self.width), dtype)

@@ -4,16 +4,17 @@ The dual of the problem in `linear_svm`, with Q = diag(s) A Aᵀ diag(s), s = y 
 
     min_α  ½ αᵀ (Q + D) α − bᵀα + ε ‖α‖₁,    0 ≤ α ≤ U (classification), −U ≤ α ≤ U (regression)
 
-D = 0 and U = C·weight for the hinge and the ε-insensitive loss; D = 1/(2 C·weight) and U = ∞ for the squared ones; b is 1,
-or y in regression. Within a block one α after the other is minimised over, in random order, those that are likely to
+D = 0 and U = C·weight for the hinge and the ε-insensitive loss; D = 1/(2 C·weight) and U = ∞ for the squared ones; b is
+1, or y in regression. Within a block one α after the other is minimised over, in random order, those that are likely to
 stay at a bound left out (shrinking), while w = Aᵀ(s α) follows: Hsieh, Chang, Lin, Keerthi, Sundararajan 2008,
 algorithm 3; Ho and Lin 2012 for regression. That is LIBLINEAR's method.
 
-Over blocks, each starts a round from the same w and goes over its rows as if it were alone; then the sum of their changes
-is taken as a direction, along which the dual is minimised exactly, for it is quadratic (Lee and Roth 2015, "Distributed
-box-constrained quadratic optimization for dual linear SVM", with the block-diagonal of Q). The whole step stays within the
-box, and the step 1/blocks, which CoCoA takes (Jaggi et al. 2014), decreases the dual at least as much as the mean of the
-blocks' own decreases: so the search never does worse. A round sends D + 4 numbers, and D + 3 where the gap is measured.
+Over blocks, each starts a round from the same w and goes over its rows as if it were alone; then the sum of their
+changes is taken as a direction, along which the dual is minimised exactly, for it is quadratic (Lee and Roth 2015,
+"Distributed box-constrained quadratic optimization for dual linear SVM", with the block-diagonal of Q). The whole step
+stays within the box, and the step 1/blocks, which CoCoA takes (Jaggi et al. 2014), decreases the dual at least as much
+as the mean of the blocks' own decreases: so the search never does worse. A round sends D + 4 numbers, and D + 3 where
+the gap is measured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
+
 
 def row_times(X, i, w):
     """In a kernel: row i of X times w; X is an array, or (data, indices, indptr)."""
@@ -159,14 +161,29 @@ def _add_squares(X, out):
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def descend(
-    X, targets, upper, norms, alpha, w, scale, epsilon, squared, regression, order, begin, end, active, bounds, found,
+    X,
+    targets,
+    upper,
+    norms,
+    alpha,
+    w,
+    scale,
+    epsilon,
+    squared,
+    regression,
+    order,
+    begin,
+    end,
+    active,
+    bounds,
+    found,
     boost,
 ):
     """Rows ``begin`` to ``end`` in ``order``, of which ``active`` are to be seen; ``alpha`` and ``w`` follow.
 
-    bounds: between which a gradient at a bound of the box keeps its row, from the pass before. found: (2,), the greatest
-    and the least projected gradient so far. Returns how many rows remain; those that were shrunk come after them in
-    ``order``.
+    bounds: between which a gradient at a bound of the box keeps its row, from the pass before. found: (2,), the
+    greatest and the least projected gradient so far. Returns how many rows remain; those that were shrunk come after
+    them in ``order``.
     """
     last = len(w) - 1
     greatest, least = found[0], found[1]
@@ -230,13 +247,13 @@ def descend(
             G = -t + diagonal * a
             violation = G
             if a == 0.0:
-                if G > bounds[0]:
+                if bounds[0] < G:
                     active -= 1
                     order[k], order[active] = order[active], order[k]
                     continue
                 violation = min(G, 0.0)
             elif a >= bound:
-                if G < bounds[1]:
+                if bounds[1] > G:
                     active -= 1
                     order[k], order[active] = order[active], order[k]
                     continue

@@ -2,7 +2,8 @@
 
 Rows are walked in blocks that stay in the cache, so that a `sweep` (scores, what a loss makes of them, and the product
 of that with Aᵀ) reads X once. With ``reproducible`` the sums have the same bits on any number of ranks: the rows
-are cut into units at fixed places of their global order, a unit is on one rank, and the sums of units are added exactly.
+are cut into units at fixed places of their global order, a unit is on one rank, and the sums of units are added
+exactly.
 """
 
 from __future__ import annotations
@@ -129,9 +130,7 @@ class Design:
         ends = np.searchsorted(rows, [end for _, end in self.units]).tolist()
         units = [slice(low, high) for low, high in zip([0, *ends][:-1], ends, strict=True)]
         step = max(1, len(rows)) if self.sparse else BLOCK
-        parts = [
-            [slice(at, min(at + step, unit.stop)) for at in range(unit.start, unit.stop, step)] for unit in units
-        ]
+        parts = [[slice(at, min(at + step, unit.stop)) for at in range(unit.start, unit.stop, step)] for unit in units]
         blocks = [[(chosen if len(units) == 1 == len(part) else chosen[here], here) for here in part] for part in parts]
 
         def multiplied(v: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ from hpcml.models.training import Monitor
 class LinearModel(Estimator):
     """Scores xW + b. Takes dense float32 and float64, and SciPy's sparse matrices, which stay sparse.
 
-    Fitted attributes: ``coef_``, ``intercept_``, ``n_iter_``, ``history_``: a record for each iteration, as `Course` has it.
+    Fitted attributes: ``coef_``, ``intercept_``, ``n_iter_``, ``history_``: a record for each iteration, as `Course`
+    has it.
     """
 
     takes_sparse = True
@@ -69,7 +70,9 @@ class LinearModel(Estimator):
 
     def _saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         facts = {name: getattr(self, name) for name in ("n_iter_", "gap_", "history_") if hasattr(self, name)}
-        arrays = {name: np.asarray(getattr(self, name)) for name in ("coef_", "intercept_", "classes_") if hasattr(self, name)}
+        arrays = {
+            name: np.asarray(getattr(self, name)) for name in ("coef_", "intercept_", "classes_") if hasattr(self, name)
+        }
         return facts, arrays
 
     def _restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -102,9 +105,9 @@ class LinearRegressor(LinearModel, Regressor):
 class Course:
     """The records of a fit, as ``Monitor.epoch`` is told of them; an epoch is an iteration.
 
-    epoch, loss (the objective, divided by the weight of the data in it), objective, gap (the relative duality gap, or what
-    the solver stops by in its place), accuracy of classifiers, validation_loss and validation_accuracy where there are
-    validation rows, seconds, compute_seconds, communication_seconds (mean over the ranks), samples_per_second.
+    epoch, loss (the objective, divided by the weight of the data in it), objective, gap (the relative duality gap, or
+    what the solver stops by in its place), accuracy of classifiers, validation_loss and validation_accuracy where there
+    are validation rows, seconds, compute_seconds, communication_seconds (mean over the ranks), samples_per_second.
     """
 
     def __init__(
@@ -176,7 +179,9 @@ def class_factors(rows: Rows, class_weight: Any, comm: MPI.Intracomm) -> np.ndar
 def factors_of(class_weight: Any, classes: np.ndarray) -> np.ndarray:
     """(k,), from a mapping from labels; raises for what is none."""
     if not isinstance(class_weight, Mapping):
-        raise ValueError(f"class_weight={class_weight!r}; expected None, 'balanced' or a mapping from labels to weights")
+        raise ValueError(
+            f"class_weight={class_weight!r}; expected None, 'balanced' or a mapping from labels to weights"
+        )
     known = {label.item() for label in classes}
     if unknown := [label for label in class_weight if label not in known]:
         raise ValueError(f"class_weight names {unknown[0]!r}, which is no label; they are {sorted(known)}")
@@ -191,6 +196,6 @@ def warn_unfinished(name: str, iterations: int, left: str) -> None:
     try:
         from sklearn.exceptions import ConvergenceWarning as Unfinished
     except ImportError:
-        Unfinished = UserWarning  # type: ignore[misc,assignment]
+        Unfinished = UserWarning
     message = f"{name} ended after {iterations} iterations with {left}: raise max_iter or tol, or scale the features"
     warnings.warn(message, Unfinished, stacklevel=3)

@@ -10,8 +10,8 @@ c_i is the weight of a row. These are the objectives of scikit-learn's estimator
 L1- and L2-loss machines, Fan et al. 2008); the intercept is penalised as there. More than two classes are each
 separated from the rest.
 
-Up to some 1,200 columns, and for p = 2, the primal problem is solved by Newton's method (`svm_primal`); other problems by
-coordinate descent on the dual (`svm_dual`). Either stops at a relative duality gap (P − D)/P of ``tol``, so that the
+Up to some 1,200 columns, and for p = 2, the primal problem is solved by Newton's method (`svm_primal`); other problems
+by coordinate descent on the dual (`svm_dual`). Either stops at a relative duality gap (P − D)/P of ``tol``, so that the
 objective is at most tol·P above its minimum.
 """
 
@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from hpcml import collectives as hc
 from hpcml.models.design import Design
 from hpcml.models.inputs import features
 from hpcml.models.linear import (
@@ -44,7 +43,8 @@ from hpcml.models.threads import own_cores
 from hpcml.models.training import Monitor
 from hpcml.models.virtual import owned_shards, rearranged
 
-#: Blocks of rows of the dual, and pieces of the sums of the primal, with reproducible=True: as many on any number of ranks.
+#: Blocks of rows of the dual, and pieces of the sums of the primal, with reproducible=True: as many on any number of
+#: ranks.
 DUAL_BLOCKS = 16
 
 
@@ -113,9 +113,7 @@ class LinearMachine(LinearModel):
             warn_unfinished(type(self).__name__, self.n_iter_, f"a relative duality gap of {self.gap_:.1e}")
         return self
 
-    def _designed(
-        self, rows: Rows, comm: MPI.Intracomm, scale: float | None, by_newton: bool
-    ) -> tuple[Rows, Design]:
+    def _designed(self, rows: Rows, comm: MPI.Intracomm, scale: float | None, by_newton: bool) -> tuple[Rows, Design]:
         from hpcml.models.design import units_of
 
         if not self.reproducible:
@@ -159,14 +157,15 @@ class LinearSVC(LinearMachine, LinearClassifier):
 
     ``fit`` and ``score`` are collective over ``comm``; everything else is local. Each rank passes its own rows.
 
-    Parameters: ``C`` > 0, weight of the data against the penalty; ``loss``, "squared_hinge" or "hinge"; ``tol``, the relative
-    duality gap at which it stops; ``max_iter``, passes over the data at most; ``fit_intercept`` and ``intercept_scaling``;
-    ``class_weight``, None, a mapping from labels to weights, or "balanced"; ``solver``, "auto", "newton" or "dual";
-    ``reproducible``, the same bits on any number of ranks and for any spread of the rows over them; ``random_state``, of the
-    order in which the dual is descended; ``verbose``, print objective, gap and time of each iteration.
+    Parameters: ``C`` > 0, weight of the data against the penalty; ``loss``, "squared_hinge" or "hinge"; ``tol``, the
+    relative duality gap at which it stops; ``max_iter``, passes over the data at most; ``fit_intercept`` and
+    ``intercept_scaling``; ``class_weight``, None, a mapping from labels to weights, or "balanced"; ``solver``, "auto",
+    "newton" or "dual"; ``reproducible``, the same bits on any number of ranks and for any spread of the rows over them;
+    ``random_state``, of the order in which the dual is descended; ``verbose``, print objective, gap and time of each
+    iteration.
 
-    Fitted: ``coef_``, ``intercept_``, ``classes_``, ``n_iter_``, ``gap_`` (the relative gap, of all classes the largest),
-    ``history_`` (a record of each iteration, see `linear.Course`).
+    Fitted: ``coef_``, ``intercept_``, ``classes_``, ``n_iter_``, ``gap_`` (the relative gap, of all classes the
+    largest), ``history_`` (a record of each iteration, see `linear.Course`).
 
     >>> import numpy as np
     >>> model = LinearSVC(C=10).fit(np.array([[-2.0], [-1.0], [1.0], [3.0]]), [0, 0, 1, 1])
@@ -216,8 +215,8 @@ class LinearSVC(LinearMachine, LinearClassifier):
     ) -> Any:
         """Find the separating planes for the rows of all ranks, and return the estimator. Collective over ``comm``.
 
-        ``X`` (n, d), dense or sparse, ``y`` (n,) and ``sample_weight`` (n,) are this rank's, n ≥ 0. ``validation``, a pair
-        (X, y), is judged after every iteration; ``monitor.epoch`` is told of each.
+        ``X`` (n, d), dense or sparse, ``y`` (n,) and ``sample_weight`` (n,) are this rank's, n ≥ 0. ``validation``, a
+        pair (X, y), is judged after every iteration; ``monitor.epoch`` is told of each.
 
         Raises CollectiveError on every rank for parameters or rows that are wrong on any, or differ between ranks.
         """

@@ -31,13 +31,13 @@ class LogisticRegression(LinearClassifier):
 
     ``fit`` and ``score`` are collective over ``comm``; everything else is local. Each rank passes its own rows.
 
-    Parameters: ``C`` > 0, weight of the data against the penalty; ``tol``, the largest component of the gradient of the mean
-    loss at which it stops (as scikit-learn's lbfgs); ``max_iter``; ``fit_intercept``; ``class_weight``, None, a mapping from
-    labels to weights, or "balanced"; ``reproducible``, the same bits on any number of ranks and for any spread of the rows
-    over them; ``verbose``, print objective, gradient and time of each iteration.
+    Parameters: ``C`` > 0, weight of the data against the penalty; ``tol``, the largest component of the gradient of the
+    mean loss at which it stops (as scikit-learn's lbfgs); ``max_iter``; ``fit_intercept``; ``class_weight``, None, a
+    mapping from labels to weights, or "balanced"; ``reproducible``, the same bits on any number of ranks and for any
+    spread of the rows over them; ``verbose``, print objective, gradient and time of each iteration.
 
-    Fitted: ``coef_`` (k, d) and ``intercept_`` (k,), k being 1 for two classes, ``classes_``, ``n_iter_``, ``history_`` (a
-    record of each iteration, see `linear.Course`; its gap is what ``tol`` is about).
+    Fitted: ``coef_`` (k, d) and ``intercept_`` (k,), k being 1 for two classes, ``classes_``, ``n_iter_``, ``history_``
+    (a record of each iteration, see `linear.Course`; its gap is what ``tol`` is about).
 
     >>> import numpy as np
     >>> model = LogisticRegression().fit(np.array([[-2.0], [-1.0], [1.0], [3.0]]), [0, 0, 1, 1])
@@ -82,8 +82,8 @@ class LogisticRegression(LinearClassifier):
     ) -> Any:
         """Fit the rows of all ranks, and return the estimator. Collective over ``comm``.
 
-        ``X`` (n, d), dense or sparse, ``y`` (n,) and ``sample_weight`` (n,) are this rank's, n ≥ 0. ``validation``, a pair
-        (X, y), is judged after every iteration; ``monitor.epoch`` is told of each.
+        ``X`` (n, d), dense or sparse, ``y`` (n,) and ``sample_weight`` (n,) are this rank's, n ≥ 0. ``validation``, a
+        pair (X, y), is judged after every iteration; ``monitor.epoch`` is told of each.
 
         Raises CollectiveError on every rank for parameters or rows that are wrong on any, or differ between ranks.
         """

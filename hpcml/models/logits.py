@@ -5,7 +5,8 @@ Two classes, with one score f and y = ±1; more, with a score for each and p = s
     ℓ = −u·log p(y),    1/(1 + exp(−y·f)):  ℓ' = −u·y·(1 − p),   ℓ'' = u·p(1 − p)
                                 softmax:  ∇ℓ = u·(p − e_y),     ∇²ℓ = u·(diag p − p pᵀ)
 
-u is C times the weight of the row. Exponentials are taken one by one, so that no vector loop has a remainder of its own.
+u is C times the weight of the row. Exponentials are taken one by one, so that no vector loop has a remainder of its
+own.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Losses of support vector machines, smoothed, for Newton's method, and the dual variables that they imply.
 
 For a row with target y and score f, let t = 1 − y·f in classification (y = ±1), or t = y − f in regression. The loss is
-the largest of α·t − ε|α| − α²/(4U) over α in the dual's box, for the squared losses (U = C·weight), and without the last
-term for the others, whose corner is smoothed with a proximal term::
+the largest of α·t − ε|α| − α²/(4U) over α in the dual's box, for the squared losses (U = C·weight), and without the
+last term for the others, whose corner is smoothed with a proximal term::
 
     ψ(t) = max_α  α·t − ε|α| − μ/(2U)·(α − a)²,    0 ≤ α ≤ U in classification, |α| ≤ U in regression, ε = 0 or given
 
-which is a Huber function for a = 0 (Chapelle 2007) and a step of the proximal method of multipliers, with estimates a of
-the dual variables (Rockafellar 1976), otherwise. The squared losses are the same with no upper bound, a = 0 and μ = ½.
-The maximal α is feasible in the dual at any W, so that, with u = Aᵀ(∂t/∂f α) the dual's primal part, there is a bound::
+which is a Huber function for a = 0 (Chapelle 2007) and a step of the proximal method of multipliers, with estimates a
+of the dual variables (Rockafellar 1976), otherwise. The squared losses are the same with no upper bound, a = 0 and μ =
+½. The maximal α is feasible in the dual at any W, so that, with u = Aᵀ(∂t/∂f α) the dual's primal part, there is a
+bound::
 
     P(W) − D(α) = ½ ‖W + u‖² + Σ_i (loss_i(t_i) + loss_i*(α_i) − α_i·t_i) ≥ P(W) − min P
 """
@@ -42,7 +43,14 @@ class MarginLosses:
     values = 4
 
     def __init__(
-        self, targets: np.ndarray, upper: np.ndarray, *, squared: bool, epsilon: float, regression: bool, mu: float = 2.0
+        self,
+        targets: np.ndarray,
+        upper: np.ndarray,
+        *,
+        squared: bool,
+        epsilon: float,
+        regression: bool,
+        mu: float = 2.0,
     ) -> None:
         """targets: y (n,), ±1 in classification. upper: U (n,)."""
         self.targets, self.upper, self.squared, self.epsilon = targets, upper, squared, epsilon

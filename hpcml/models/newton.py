@@ -9,8 +9,8 @@ A step costs one pass over the rows and one all-reduce of D·k + some numbers. T
     H = diag(r) + Aᵀ ∇²ℓ A
 
 Few columns: H is formed, of a sample of the rows where there are many more rows than columns (Byrd, Chin, Neveitt,
-Nocedal 2011), and the step is solved for. A sample of 100 D rows of curvature foresees H within about 10 %, so that each
-step shortens the way to the minimum about tenfold, where the whole H costs D/4 passes. Where a step does less, the
+Nocedal 2011), and the step is solved for. A sample of 100 D rows of curvature foresees H within about 10 %, so that
+each step shortens the way to the minimum about tenfold, where the whole H costs D/4 passes. Where a step does less, the
 sample grows. Many columns: conjugate gradients with products H v (truncated Newton, as TRON in LIBLINEAR: Lin, Weng,
 Keerthi 2008), with the diagonal of H as preconditioner.
 
@@ -39,8 +39,8 @@ ENOUGH = 0.01
 
 
 class Curvature(NamedTuple):
-    """∇²ℓ: of local ``rows`` (m,), ascending, the second derivatives ``weights``: (m, k), no class with another, or, for
-    all pairs c ≤ e of the k classes, in the order of `pairs`, where ``crossed``."""
+    """∇²ℓ: of local ``rows`` (m,), ascending, the second derivatives ``weights``: (m, k), no class with another, or,
+    for all pairs c ≤ e of the k classes, in the order of `pairs`, where ``crossed``."""
 
     rows: np.ndarray
     weights: np.ndarray
@@ -48,8 +48,8 @@ class Curvature(NamedTuple):
 
 
 class Bender(NamedTuple):
-    """∇²ℓ as products: of local ``rows`` (m,), ascending, the ``diagonal`` (m, k), and what it makes of the scores (., k)
-    of those of them that a slice of m selects."""
+    """∇²ℓ as products: of local ``rows`` (m,), ascending, the ``diagonal`` (m, k), and what it makes of the scores (.,
+    k) of those of them that a slice of m selects."""
 
     rows: np.ndarray
     diagonal: np.ndarray
@@ -199,9 +199,7 @@ class Newton:
             found = slope(middle)
             if abs(found) <= 0.02 * -float((point.gradient * way).sum()):
                 return middle
-            low, at_low, high, at_high = (
-                (middle, found, high, at_high) if found < 0 else (low, at_low, middle, found)
-            )
+            low, at_low, high, at_high = (middle, found, high, at_high) if found < 0 else (low, at_low, middle, found)
         return low if low > 0 else middle
 
 
@@ -222,4 +220,3 @@ def solved_with_ridge(gram: np.ndarray, ridge: np.ndarray, right: np.ndarray) ->
             more *= 100
             continue
         return np.linalg.solve(lower.T, np.linalg.solve(lower, right))
-

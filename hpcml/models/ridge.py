@@ -28,9 +28,9 @@ class Ridge(LinearRegressor):
 
     ``fit`` and ``score`` are collective over ``comm``; everything else is local. Each rank passes its own rows.
 
-    Parameters: ``alpha`` ≥ 0, the penalty; ``fit_intercept``; ``tol`` and ``max_iter`` of conjugate gradients, which many
-    columns want: the residual, relative to the right-hand side, and the products at most; ``reproducible``, the same bits on
-    any number of ranks and for any spread of the rows over them.
+    Parameters: ``alpha`` ≥ 0, the penalty; ``fit_intercept``; ``tol`` and ``max_iter`` of conjugate gradients, which
+    many columns want: the residual, relative to the right-hand side, and the products at most; ``reproducible``, the
+    same bits on any number of ranks and for any spread of the rows over them.
 
     Fitted: ``coef_`` (d,), ``intercept_``, ``n_iter_``.
 
@@ -116,9 +116,9 @@ class Ridge(LinearRegressor):
         residual = right[:, 0].copy()
         w, ahead, size = np.zeros_like(residual), residual.copy(), float(residual @ residual)
         enough = self.tol**2 * size
-        for turn in range(self.max_iter):
-            if size <= enough:
-                break
+        turn = 0
+        while size > enough and turn < self.max_iter:
+            turn += 1
             bent = hessian(ahead)
             curvature = float(ahead @ bent)
             if curvature <= 0:

@@ -17,18 +17,19 @@ class SGDClassifier(MinibatchClassifier):
 
     Minimises, divided by CN, for N rows::
 
-        log_loss        C Σ_i −log p(y_i | x_i) + ½ ‖W‖²,    p = softmax(xW + b), for two classes 1/(1 + exp(−y(xw + b)))
-        squared_hinge   C Σ_i max(0, 1 − y_i(x_i w + b))² + ½ (‖w‖² + b²)
+        log_loss        C Σ_i −log p(y_i | x_i) + ½ ‖W‖²,    p = softmax(xW + b), for two classes 1/(1 + exp(−y(xw +
+        b))) squared_hinge   C Σ_i max(0, 1 − y_i(x_i w + b))² + ½ (‖w‖² + b²)
         hinge           C Σ_i max(0, 1 − y_i(x_i w + b)) + ½ (‖w‖² + b²)
 
-    the hinge losses for each class against the rest, with y_i = +1 in it and −1 outside (two classes: once). These are the
-    objectives of `LogisticRegression` and `LinearSVC`, which find the minimum itself, and are faster wherever all rows fit
-    into the memory of the ranks. Steps of the optimizers end near it: the nearer, the smaller the learning rate becomes
-    (``rate="cosine"``).
+    the hinge losses for each class against the rest, with y_i = +1 in it and −1 outside (two classes: once). These are
+    the objectives of `LogisticRegression` and `LinearSVC`, which find the minimum itself, and are faster wherever all
+    rows fit into the memory of the ranks. Steps of the optimizers end near it: the nearer, the smaller the learning
+    rate becomes (``rate="cosine"``).
 
     Parameters: ``loss``; ``C`` > 0, weight of the data against the penalty; the others as in ``MLPClassifier``.
 
-    Fitted: ``coef_`` (k, d) and ``intercept_`` (k,), where k is 1 for two classes. ``predict_proba`` is there for log_loss.
+    Fitted: ``coef_`` (k, d) and ``intercept_`` (k,), where k is 1 for two classes. ``predict_proba`` is there for
+    log_loss.
 
     >>> SGDClassifier("hinge", C=0.1, epochs=5).loss
     'hinge'

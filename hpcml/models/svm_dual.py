@@ -12,8 +12,8 @@ from hpcml.models.margins import MarginLosses, Stage
 
 #: Rounds between measurements of the gap, at most.
 PATIENCE = 8
-#: Blocks reckon as if a part of this size of the others did as they do: CoCoA+ (Ma et al. 2015), where all do, has 1 and
-#: needs no search; 0 is Lee and Roth's. Measured on text over 2 ranks: 1.15 s with ¼, 1.6 with 0, 1.8 with 1.
+#: Blocks reckon as if a part of this size of the others did as they do: CoCoA+ (Ma et al. 2015), where all do, has 1
+#: and needs no search; 0 is Lee and Roth's. Measured on text over 2 ranks: 1.15 s with ¼, 1.6 with 0, 1.8 with 1.
 BOOST = 0.25
 #: A block's pass is in parts as long as each reads this many times D entries; and there are not more than so many.
 CHEAP, MOST_PARTS = 8, 16
@@ -29,7 +29,7 @@ class Block:
             self.entries = float(X.indptr[end] - X.indptr[begin])
         else:
             self.X = X[begin:end]
-            self.entries = float(self.X.size)
+            self.entries = float((end - begin) * X.shape[1])
         self.scale = design.scale or 0.0
         self.targets, self.upper = losses.targets[begin:end], losses.upper[begin:end]
         self.kind = (losses.epsilon, losses.squared, losses.regression)
@@ -122,7 +122,8 @@ def solved(
 
 
 def _prepared(design: Design, held: list[Block]) -> int:
-    """Tell the blocks how many they are. In how many parts the blocks' passes are, the ranks telling each other in between: as many as cost little.
+    """Tell the blocks how many they are. In how many parts the blocks' passes are, the ranks telling each other in
+    between: as many as cost little.
 
     The more there are, the less do the blocks' changes get into each other's way.
     """
@@ -166,9 +167,7 @@ def _measured(
 ) -> tuple[np.ndarray, float, float]:
     """The scores at w, P(w) and D(α). One pass."""
     scores = design.scores(w[:, None])
-    by_unit = np.stack(
-        [design.by_unit(losses.each(scores[:, 0])), [block.separable() for block in held]], axis=1
-    )
+    by_unit = np.stack([design.by_unit(losses.each(scores[:, 0])), [block.separable() for block in held]], axis=1)
     loss, separable = design.total(by_unit).tolist()
     half = 0.5 * float(w @ w)
     return scores, half + loss, -half - separable

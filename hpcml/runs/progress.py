@@ -86,7 +86,8 @@ def epoch_line(record: dict, epochs: int | None) -> str:
     """``epoch  3/20  loss 0.2113  accuracy 0.9412  validation 0.2480 0.9333  48,120 samples/s  9%
     communication``; of a solver ``iteration  3  loss 0.2113  gap 4.1e-02  accuracy 0.9412 …``."""
     if epochs is None:
-        text = f"iteration {record['epoch']:>3}  loss {record['loss']:.4f}  gap {record['gap']:.1e}"
+        text = f"iteration {record['epoch']:>3}  loss {record['loss']:.4f}"
+        text += f"  gap {record['gap']:.1e}" if "gap" in record else ""
         text += f"  accuracy {record['accuracy']:.4f}"
     else:
         text = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
@@ -94,7 +95,7 @@ def epoch_line(record: dict, epochs: int | None) -> str:
     if "validation_accuracy" in record:
         text += f"  validation loss {record['validation_loss']:.4f}  accuracy {record['validation_accuracy']:.4f}"
     text += f"  {record['samples_per_second']:,.0f} samples/s"
-    if record["seconds"] > 0:
+    if record["seconds"] > 0 and "communication_seconds" in record:
         text += f"  {record['communication_seconds'] / record['seconds']:.0%} communication"
     if record.get("hidden"):
         text += f", {record['hidden']:.0%} hidden"

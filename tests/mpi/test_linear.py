@@ -1,4 +1,4 @@
-"""Linear models that are solved for: known answers, scikit-learn beside them, one rank equals p ranks, the same bits."""
+"""Linear models that are solved for: known answers, scikit-learn beside them, one rank equals p, the same bits."""
 
 import numpy as np
 import pytest

@@ -326,6 +326,7 @@ class _Run:
             "step": self.done,
             "leaves": sum(len(one.nodes) for one in grown),
             "seconds": seconds,
+            "compute_seconds": seconds - communicating,
             "communication_seconds": communicating,
             "sent_nbytes": sent,
             "samples_per_second": self.rows.total / seconds,

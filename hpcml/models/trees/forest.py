@@ -12,13 +12,14 @@ share of the trees.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
-from hpcml.models.rows import Rows, training_rows, without_weightless
+from hpcml.models.rows import Rows, training_rows, validation_rows, without_weightless
 from hpcml.models.scoring import Classifier, Regressor
 from hpcml.models.settings import choice, number, whole
 from hpcml.models.threads import own_cores
@@ -48,6 +49,8 @@ class Forest(TreeEstimator):
     max_leaf_nodes: int | None
     min_impurity_decrease: float
     max_bins: int
+
+    history_: list[dict[str, Any]]
 
     CRITERIA: tuple[str, ...] = ()
 
@@ -86,20 +89,31 @@ class Forest(TreeEstimator):
         """The weights of the rows, with those of their classes. Collective."""
         return rows.weights
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        validation: tuple[Any, Any] | None = None,
+        monitor: Any = None,
+    ) -> Any:
         """Train on the rows of all ranks and return the estimator. Collective over ``comm``.
 
         ``X`` (n, d), numbers with NaN for what is missing, or a data frame, and ``y`` (n,) are this rank's rows, n ≥ 0;
         ``sample_weight`` (n,), 0 or more. The model is the same, bit for bit, however the rows are spread over ranks,
-        as long as their global order (rank 0's first) is.
+        as long as their global order (rank 0's first) is. ``monitor`` is called once, at the end, with the only record
+        of ``history_``, which has loss and accuracy if there is a monitor, also of ``validation``, a pair (X, y) of
+        this rank's rows. The loss is half the mean squared error; of classes, of their probabilities (Brier's score).
 
         Raises CollectiveError on every rank for parameters or rows that are wrong on any, or differ between ranks.
         """
-        comm = self._world()
+        comm, began = self._world(), perf_counter()
         self._agree(comm)
         columns = self._columns_for(X, comm)
         classify = self.kind == "classifier"
         rows = training_rows(X, y, columns.array, comm, classify=classify, sample_weight=sample_weight)
+        watched = validation_rows(validation, rows, columns.array, comm)
         rows = without_weightless(rows._replace(weights=self._class_weights(rows, comm)), comm)
         with own_cores(comm):
             edges = find_edges(
@@ -108,7 +122,33 @@ class Forest(TreeEstimator):
             grown = _Growing(self, rows, binned(rows.X, edges), self._seed(comm), comm).trees()
         self.trees_, self.edges_, self.columns_ = grown, edges, columns
         self._fitted(rows)
+        record = {
+            "epoch": 1,
+            "step": len(grown),
+            "nodes": len(grown.feature),
+            "seconds": perf_counter() - began,
+            "samples_per_second": rows.total / (perf_counter() - began),
+        }
+        if monitor is not None:
+            record.update(self._judged("", rows, comm))
+            if watched is not None:
+                record.update(self._judged("validation_", watched, comm))
+            monitor.epoch(dict(record))
+        self.history_ = [record]
         return self
+
+    def _judged(self, prefix: str, rows: Rows, comm: MPI.Intracomm) -> dict[str, float]:
+        """Loss and, of classes, accuracy over the rows of all ranks. Collective."""
+        start = np.zeros(self.trees_.value.shape[1])
+        means = self._predictor.sums(rows.X, start) / len(self.trees_)
+        if rows.classes is None:
+            return {prefix + "loss": losses.mean((means[:, 0] - rows.y) ** 2 / 2, rows.weights, comm)}
+        hits = (means.argmax(axis=1) == rows.y).astype(np.float64)
+        means[np.arange(len(means)), rows.y] -= 1
+        return {
+            prefix + "loss": losses.mean((means**2).sum(axis=1) / 2, rows.weights, comm),
+            prefix + "accuracy": losses.mean(hits, rows.weights, comm),
+        }
 
     def _means(self, X: Any) -> np.ndarray:
         """The mean of the trees' values (n, outputs)."""
