@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hpcml.models.linear import LinearSVC, LogisticRegression
     from hpcml.models.mlp import MLPClassifier
     from hpcml.models.resuming import Checkpoints
+    from hpcml.models.trees.boosting import GradientBoostingClassifier, GradientBoostingRegressor
+    from hpcml.models.trees.lightgbm_text import export_lightgbm
 
 #: Where each estimator is defined.
 ESTIMATORS = {
@@ -30,11 +32,24 @@ _MODULES = {
     **ESTIMATORS,
     "Checkpoints": "resuming",
     "NotFittedError": "estimator",
+    "export_lightgbm": "trees.lightgbm_text",
     "load": "files",
     "read": "files",
     "save": "files",
 }
-__all__ = ["Checkpoints", "LinearSVC", "LogisticRegression", "MLPClassifier", "NotFittedError", "load", "read", "save"]
+__all__ = [
+    "Checkpoints",
+    "GradientBoostingClassifier",
+    "GradientBoostingRegressor",
+    "LinearSVC",
+    "LogisticRegression",
+    "MLPClassifier",
+    "NotFittedError",
+    "export_lightgbm",
+    "load",
+    "read",
+    "save",
+]
 
 
 def __dir__() -> list[str]:

@@ -61,7 +61,7 @@ class Columns:
             return features(X, missing=True)
         if getattr(X, "ndim", 2) != 2:
             return features(X, missing=True)
-        shape = np.shape(X)
+        shape = _shape(X)
         made = np.empty(shape, np.float64)
         numbers = [f for f in range(shape[1]) if f not in self.categories]
         if numbers:
@@ -81,14 +81,14 @@ class Columns:
 
 
 def _which(X: Any, categorical: Any) -> list[int]:
-    width = np.shape(X)[1] if len(np.shape(X)) == 2 else 0
     if categorical is None or (isinstance(categorical, str) and categorical == "from_dtype"):
         if categorical is None or not hasattr(X, "dtypes") or not hasattr(X, "columns"):
             return []
         return [f for f, kind in enumerate(X.dtypes) if str(kind) == "category"]
     if isinstance(categorical, str) or not isinstance(categorical, (Sequence, np.ndarray)):
         raise TypeError(f"categorical_features={categorical!r}; expected 'from_dtype', None, or names, numbers or a mask")
-    given = list(categorical)
+    given, shape = list(categorical), _shape(X)
+    width = shape[1] if len(shape) == 2 else 0
     if given and all(isinstance(one, (bool, np.bool_)) for one in given):
         if len(given) != width:
             raise ValueError(f"categorical_features is a mask of {len(given)}; X has {width} columns")
@@ -105,6 +105,10 @@ def _which(X: Any, categorical: Any) -> list[int]:
         else:
             raise ValueError(f"categorical_features has {one}; X has the columns 0 to {width - 1}")
     return found
+
+
+def _shape(X: Any) -> tuple[int, ...]:
+    return X.shape if hasattr(X, "shape") else np.asarray(X).shape
 
 
 def _column(X: Any, f: int) -> Any:

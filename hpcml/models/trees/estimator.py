@@ -42,24 +42,17 @@ class TreeEstimator(Estimator):
         return self.columns_ if going_on else Columns.learned(X, self.categorical_features, comm)
 
     def _fitted(self, rows: Rows) -> None:
-        self.__dict__.pop("_made", None)
         self._remember_columns(rows.X.shape[1], rows.names)
 
     def _predictor(self, turns: int = 1) -> Predictor:
-        """Made once, as long as the trees are the same."""
         self._require_fitted()
-        if self.__dict__.get("_made", (None, None))[0] is not self.trees_:
-            self._made = self.trees_, Predictor(self.trees_, self.edges_, turns)
-        return self._made[1]
+        return self.trees_.predictor(self.edges_, turns)
 
     def _checked(self, X: Any) -> np.ndarray:
         self._require_fitted()
         found = self.columns_.array(X)
         self._require_columns(X, found.shape[1])
         return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_made"}
 
     def _saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         edges = self.edges_

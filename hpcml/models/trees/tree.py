@@ -72,6 +72,16 @@ class Trees:
     def of(arrays: dict[str, Any]) -> Trees:
         return Trees(**{field.name: arrays[field.name] for field in fields(Trees)})
 
+    def predictor(self, edges: Edges, turns: int = 1) -> Predictor:
+        """See `Predictor`; made once, and kept here."""
+        made = self.__dict__.get("_made")
+        if made is None or made.edges is not edges or made.turns != turns:
+            made = self.__dict__["_made"] = Predictor(self, edges, turns)
+        return made
+
+    def __getstate__(self) -> dict[str, np.ndarray]:
+        return self.arrays()
+
     def depths(self) -> np.ndarray:
         """Of each tree: the splits on its longest way down."""
         return np.array([_depth(self.left[a:b], self.feature[a:b]) for a, b in zip(self.starts, self.starts[1:])])
