@@ -1,4 +1,4 @@
-"""Estimators, data and ways to spread it over ranks that the tests of hpcml.models share."""
+"""Estimators trained by mini-batches, data and ways to spread it over ranks that the tests of hpcml.models share."""
 
 from itertools import product
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 
-from hpcml.models import LinearSVC, LogisticRegression, MLPClassifier
+from hpcml.models import MLPClassifier, SGDClassifier
 
 COMM = MPI.COMM_WORLD
 
 ESTIMATORS = [
     MLPClassifier((16,), learning_rate=0.01, epochs=15),
-    LogisticRegression(C=10, learning_rate=0.05, epochs=15),
-    LinearSVC(C=1, learning_rate=0.05, epochs=15),
-    LinearSVC(C=1, loss="hinge", learning_rate=0.05, epochs=15),
+    SGDClassifier("log_loss", C=10, learning_rate=0.05, epochs=15),
+    SGDClassifier("squared_hinge", C=1, learning_rate=0.05, epochs=15),
+    SGDClassifier("hinge", C=1, learning_rate=0.05, epochs=15),
 ]
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 

@@ -19,6 +19,23 @@ LEARNING_RATES = {
     "svm": {"sgd": 0.02, "momentum": 0.002, "adam": 0.01},
 }
 
+#: What stands for the options of mini-batch training that are not given. A linear model for which one is given is trained
+#: by mini-batches; otherwise it is solved for.
+BY_MINI_BATCHES = {
+    "optimizer": "adam",
+    "epochs": 30,
+    "batch_size": None,
+    "learning_rate": None,
+    "rate": "cosine",
+    "warmup": 0.0,
+    "momentum": 0.9,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "algorithm": "auto",
+    "checkpoint_steps": None,
+    "timeline": None,
+}
+
 # fmt: off
 
 
@@ -46,25 +63,28 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="mlp: units of the hidden layers, as in 128,64 (default: 256)")
     add("--C", type=positive, default=1.0,
         help="logistic, svm: inverse strength of the penalty (default: %(default)s)")
-    add = parser.add_argument_group("the training").add_argument
-    add("--optimizer", choices=OPTIMIZERS, default="adam", help="(default: %(default)s)")
-    add("--epochs", type=positive_count, default=30, help="(default: %(default)s)")
+    group = parser.add_argument_group("the training",
+        "logistic and svm are solved for, unless an option of mini-batches is given: from --optimizer to --algorithm, "
+        "--checkpoint-steps or --timeline")
+    add = group.add_argument
+    add("--seed", type=count, default=0, help="of split, first weights and batches (default: %(default)s)")
+    add("--optimizer", choices=OPTIMIZERS, help="(default: adam)")
+    add("--epochs", type=positive_count, help="(default: 30)")
     add("--batch-size", type=positive_count, metavar="ROWS",
         help="rows per step, over all ranks (default: 8 to 512, growing with the rows)")
     add("--learning-rate", type=positive, metavar="RATE",
         help="(default: by model and optimizer; adam 0.005 for mlp, 0.01 for the others)")
-    add("--rate", choices=("constant", "cosine", "linear", "polynomial", "step"), default="cosine",
-        help="how the learning rate falls (default: %(default)s)")
-    add("--warmup", type=zero_or_more, default=0.0, metavar="EPOCHS",
-        help="how long the learning rate first rises (default: %(default)g)")
-    add("--momentum", type=fraction, default=0.9, help="of the optimizer of that name (default: %(default)s)")
-    add("--nesterov", action="store_true", help="Nesterov's momentum")
-    add("--weight-decay", type=zero_or_more, default=0.0, metavar="DECAY", help="(default: %(default)g)")
-    add("--seed", type=count, default=0, help="of split, first weights and batches (default: %(default)s)")
-    add("--algorithm", default="auto", help="of the all-reduce (default: %(default)s)")
+    add("--rate", choices=("constant", "cosine", "linear", "polynomial", "step"),
+        help="how the learning rate falls (default: cosine)")
+    add("--warmup", type=zero_or_more, metavar="EPOCHS",
+        help="how long the learning rate first rises (default: 0)")
+    add("--momentum", type=fraction, help="of the optimizer of that name (default: 0.9)")
+    add("--nesterov", action="store_true", default=None, help="Nesterov's momentum")
+    add("--weight-decay", type=zero_or_more, metavar="DECAY", help="(default: 0)")
+    add("--algorithm", help="of the all-reduce (default: auto)")
     add("--clip-norm", type=positive, metavar="NORM", help="mlp: scale gradients down to this norm")
     add("--reproducible", type=positive_count, metavar="V",
-        help="mlp: the same parameters, bit for bit, on any number of ranks up to V")
+        help="the same parameters, bit for bit, on any number of ranks (mlp: up to V; linear models by mini-batches: not)")
     add("--shard", action="store_true", help="mlp: each rank keeps its part of the optimizer's state")
     add("--wire", choices=("float16", "bfloat16"), help="mlp: what gradients are sent as")
     add("--overlap", action=argparse.BooleanOptionalAction,
@@ -86,11 +106,30 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 # fmt: on
 
 
+def completed(args: argparse.Namespace) -> argparse.Namespace:
+    """With ``exact``, whether the model is solved for, and what stands for options of mini-batches that are not given."""
+    given = {name: getattr(args, name) for name in BY_MINI_BATCHES if getattr(args, name) is not None}
+    exact = args.model in ("logistic", "svm") and not given
+    return argparse.Namespace(**{**vars(args), **({} if exact else {**BY_MINI_BATCHES, **given}), "exact": exact})
+
+
 def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
-    """The estimator that the arguments ask for. rows: of the training data, over all ranks."""
+    """The estimator that the arguments, `completed`, ask for. rows: of the training data, over all ranks."""
     from hpcml import collectives as hc
     from hpcml import models
 
+    distribution = {name: getattr(args, name) for name in ("clip_norm", "reproducible", "shard", "wire", "overlap")}
+    if args.model != "mlp":
+        allowed = ("reproducible",) if args.exact else ()
+        wrong = [name for name, value in distribution.items() if value not in (None, False) and name not in allowed]
+        if wrong:
+            said = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
+            raise hc.CollectiveError(f"{said}: only with --model mlp")
+    if args.exact:
+        reproducible = args.reproducible is not None
+        if args.model == "logistic":
+            return models.LogisticRegression(args.C, reproducible=reproducible, comm=comm)
+        return models.LinearSVC(args.C, reproducible=reproducible, random_state=args.seed, comm=comm)
     settings = {
         "optimizer": args.optimizer,
         "learning_rate": args.learning_rate or LEARNING_RATES[args.model][args.optimizer],
@@ -105,13 +144,9 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
         "algorithm": args.algorithm,
         "comm": comm,
     }
-    distribution = {name: getattr(args, name) for name in ("clip_norm", "reproducible", "shard", "wire", "overlap")}
     if args.model == "mlp":
         return models.MLPClassifier(args.hidden, **settings, **distribution)
-    if given := [f"--{name.replace('_', '-')}" for name, value in distribution.items() if value not in (None, False)]:
-        raise hc.CollectiveError(f"{', '.join(given)}: only with --model mlp")
-    estimator = models.LogisticRegression if args.model == "logistic" else models.LinearSVC
-    return estimator(args.C, **settings)
+    return models.SGDClassifier("log_loss" if args.model == "logistic" else "squared_hinge", C=args.C, **settings)
 
 
 def default_batch_size(rows: int) -> int:

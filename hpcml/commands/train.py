@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcml.commands.reading import add_reading_arguments, options_of
-from hpcml.commands.settings import add_data_arguments, add_model_arguments, add_output_arguments, build_model
+from hpcml.commands.settings import add_data_arguments, add_model_arguments, add_output_arguments, build_model, completed
 
 if TYPE_CHECKING:
     from hpcml.data.parts import Parts
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     config = comm.bcast(config)
     if config:
         args = argparse.Namespace(**{**config["arguments"], "resume": args.resume, "progress": args.progress})
+    args = completed(args)
     parts = load_parts(
         args.data,
         options_of(args),
@@ -83,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
             X, y = parts.training.X, parts.training.y
             timeline = Timeline(comm) if args.timeline else None
             note = timeline.note if timeline else None
-            model.fit(X, y, validation=validation, monitor=monitor, checkpoints=checkpoints, note=note)
+            more = {} if args.exact else {"checkpoints": checkpoints, "note": note}
+            model.fit(X, y, validation=validation, monitor=monitor, **more)
         if timeline is not None:
             timeline.write(Path(args.timeline))
         accuracy = model.score(parts.test.X, parts.test.y) if parts.test else None
@@ -137,7 +139,7 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
         arrays={"mean": encoding.mean, "deviation": encoding.deviation},
     )
     write_json(path / "summary.json", summary)
-    title = f"{args.model} on {Path(args.data).name}, {args.optimizer}"
+    title = f"{args.model} on {Path(args.data).name}, {args.optimizer or type(model).__name__}"
     try:
         draw_curves(path / "curves.png", model.history_, title, summary["test_accuracy"])
     except ImportError:
@@ -147,8 +149,8 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
 def totals(history: list[dict]) -> dict[str, float]:
     """Seconds of all steps, mean over the ranks, and the share of communication that was hidden."""
     names = ("compute_seconds", "communication_seconds", "bound_seconds")
-    sums = {name: sum(record[name] for record in history) for name in names}
-    return {**sums, "hidden": sum(record["hidden"] for record in history) / len(history)}
+    sums = {name: sum(record.get(name, 0.0) for record in history) for name in names}
+    return {**sums, "hidden": sum(record.get("hidden", 0.0) for record in history) / len(history)}
 
 
 def communication(summary: dict) -> str:
@@ -157,7 +159,7 @@ def communication(summary: dict) -> str:
     text = f"{waiting:.2f} s of waiting" + (f" ({waiting / seconds:.0%})" if seconds > 0 else "")
     if hidden:
         text += f", {hidden:.0%} of communication hidden behind computing"
-    return text + f"; bound {summary['bound_seconds']:.2f} s"
+    return text + (f"; bound {summary['bound_seconds']:.2f} s" if summary["bound_seconds"] else "")
 
 
 def found(args: argparse.Namespace, parts: Parts, classes: list) -> str:

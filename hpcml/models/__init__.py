@@ -12,44 +12,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpcml.models.estimator import NotFittedError
-    from hpcml.models.files import load, read, save
-    from hpcml.models.linear import LinearSVC, LogisticRegression
-    from hpcml.models.mlp import MLPClassifier
-    from hpcml.models.resuming import Checkpoints
-    from hpcml.models.trees.boosting import GradientBoostingClassifier, GradientBoostingRegressor
-    from hpcml.models.trees.lightgbm_text import export_lightgbm
+    from hpcml.models.estimator import NotFittedError as NotFittedError
+    from hpcml.models.files import load as load
+    from hpcml.models.files import read as read
+    from hpcml.models.files import save as save
+    from hpcml.models.linear_svm import LinearSVC as LinearSVC
+    from hpcml.models.linear_svm import LinearSVR as LinearSVR
+    from hpcml.models.logistic import LogisticRegression as LogisticRegression
+    from hpcml.models.mlp import MLPClassifier as MLPClassifier
+    from hpcml.models.resuming import Checkpoints as Checkpoints
+    from hpcml.models.ridge import Ridge as Ridge
+    from hpcml.models.sgd import SGDClassifier as SGDClassifier
+    from hpcml.models.trees.boosting import GradientBoostingClassifier as GradientBoostingClassifier
+    from hpcml.models.trees.boosting import GradientBoostingRegressor as GradientBoostingRegressor
+    from hpcml.models.trees.forest import DecisionTreeClassifier as DecisionTreeClassifier
+    from hpcml.models.trees.forest import DecisionTreeRegressor as DecisionTreeRegressor
+    from hpcml.models.trees.forest import RandomForestClassifier as RandomForestClassifier
+    from hpcml.models.trees.forest import RandomForestRegressor as RandomForestRegressor
+    from hpcml.models.trees.lightgbm_text import export_lightgbm as export_lightgbm
 
 #: Where each estimator is defined.
 ESTIMATORS = {
+    "DecisionTreeClassifier": "trees.forest",
+    "DecisionTreeRegressor": "trees.forest",
     "GradientBoostingClassifier": "trees.boosting",
     "GradientBoostingRegressor": "trees.boosting",
-    "LinearSVC": "linear",
-    "LogisticRegression": "linear",
+    "LinearSVC": "linear_svm",
+    "LinearSVR": "linear_svm",
+    "LogisticRegression": "logistic",
     "MLPClassifier": "mlp",
+    "RandomForestClassifier": "trees.forest",
+    "RandomForestRegressor": "trees.forest",
+    "Ridge": "ridge",
+    "SGDClassifier": "sgd",
 }
 _MODULES = {
     **ESTIMATORS,
     "Checkpoints": "resuming",
     "NotFittedError": "estimator",
-    "export_lightgbm": "trees.lightgbm_text",
     "load": "files",
     "read": "files",
     "save": "files",
 }
-__all__ = [
-    "Checkpoints",
-    "GradientBoostingClassifier",
-    "GradientBoostingRegressor",
-    "LinearSVC",
-    "LogisticRegression",
-    "MLPClassifier",
-    "NotFittedError",
-    "export_lightgbm",
-    "load",
-    "read",
-    "save",
-]
+__all__ = list(_MODULES)
 
 
 def __dir__() -> list[str]:

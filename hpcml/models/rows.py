@@ -38,6 +38,15 @@ class Rows(NamedTuple):
         return sum(self.counts[:rank])
 
 
+def without_weightless(rows: Rows, comm: MPI.Intracomm) -> Rows:
+    """Without the rows of no weight: as if they had not been passed. Collective."""
+    if rows.weights is None or not hc.allreduce(np.array([(rows.weights == 0).any()]), op="lor", comm=comm)[0]:
+        return rows
+    kept = rows.weights > 0
+    counts = comm.allgather(int(kept.sum()))
+    return rows._replace(X=rows.X[kept], y=rows.y[kept], weights=rows.weights[kept], counts=counts)
+
+
 class Described(NamedTuple):
     """What the other ranks must know of the rows of one: how many, facts that must agree, distinct labels."""
 

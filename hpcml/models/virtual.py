@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
@@ -21,10 +22,31 @@ def rearranged(shard: Rows, virtual: int, comm: MPI.Intracomm) -> Rows:
     owned = np.array_split(np.arange(virtual), comm.size)
     ends = [cuts[blocks[-1] + 1] if len(blocks) else cuts[-1] for blocks in owned]
     first = sum(shard.counts[: comm.rank])
-    inside = np.clip([0, *ends], first, first + len(shard.X))
+    inside = np.clip([0, *ends], first, first + shard.X.shape[0])
     to_each = np.diff(inside).tolist()
-    X, codes = (hc.alltoallv(rows, to_each, comm=comm)[0] for rows in (shard.X, shard.y))
-    return Rows(X, codes, np.diff([0, *ends]).tolist(), shard.classes)
+    send = _send_sparse if hasattr(shard.X, "toarray") else _send
+    y, weights = (None if rows is None else _send(rows, to_each, comm) for rows in (shard.y, shard.weights))
+    X, counts = send(shard.X, to_each, comm), np.diff([0, *ends]).tolist()
+    return Rows(X, y, counts, shard.classes, weights, shard.names)  # type: ignore[arg-type]
+
+
+def owned_shards(rows: int, virtual: int, comm: MPI.Intracomm) -> list[int]:
+    """How many rows there are in each of this rank's virtual shards, which it has after `rearranged`."""
+    cuts = _cuts(rows, virtual)
+    return [cuts[shard + 1] - cuts[shard] for shard in np.array_split(np.arange(virtual), comm.size)[comm.rank]]
+
+
+def _send(rows: np.ndarray, to_each: list[int], comm: MPI.Intracomm) -> np.ndarray:
+    return hc.alltoallv(rows, to_each, comm=comm)[0]
+
+
+def _send_sparse(rows: Any, to_each: list[int], comm: MPI.Intracomm) -> Any:
+    lengths = np.diff(rows.indptr).astype(np.int64)
+    cuts = rows.indptr[np.cumsum([0, *to_each])]
+    entries = np.diff(cuts).tolist()
+    data, indices = (_send(part, entries, comm) for part in (rows.data, rows.indices.astype(np.int64)))
+    starts = np.concatenate([[0], np.cumsum(_send(lengths, to_each, comm))])
+    return type(rows)((data, indices, starts), shape=(len(starts) - 1, rows.shape[1]))
 
 
 class Order:

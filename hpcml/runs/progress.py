@@ -8,10 +8,15 @@ from typing import TextIO
 REFRESH_SECONDS = 0.1
 
 
-def choose_display(kind: str, epochs: int, stream: TextIO) -> Bar | Lines | None:
-    """kind: "bar", "lines", "none", or "auto": a bar where the stream is a terminal and tqdm is installed."""
+def choose_display(kind: str, epochs: int | None, stream: TextIO) -> Bar | Lines | None:
+    """kind: "bar", "lines", "none", or "auto": a bar where the stream is a terminal and tqdm is installed.
+
+    epochs: None where a solver ends by itself; then there are lines, for nobody knows how far it is to the end.
+    """
     if kind == "none":
         return None
+    if epochs is None:
+        return Lines(None, stream)
     if kind == "bar" or (kind == "auto" and stream.isatty()):
         try:
             return Bar(epochs, stream)
@@ -64,7 +69,7 @@ class Bar:
 class Lines:
     """A line per epoch, flushed, as suits the output file of a batch job."""
 
-    def __init__(self, epochs: int, stream: TextIO) -> None:
+    def __init__(self, epochs: int | None, stream: TextIO) -> None:
         self.epochs, self.stream = epochs, stream
 
     def step(self, record: dict) -> None:
@@ -77,11 +82,15 @@ class Lines:
         """Nothing is left open."""
 
 
-def epoch_line(record: dict, epochs: int) -> str:
+def epoch_line(record: dict, epochs: int | None) -> str:
     """``epoch  3/20  loss 0.2113  accuracy 0.9412  validation 0.2480 0.9333  48,120 samples/s  9%
-    communication``."""
-    text = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
-    text += f"  loss {record['loss']:.4f}  accuracy {record['accuracy']:.4f}"
+    communication``; of a solver ``iteration  3  loss 0.2113  gap 4.1e-02  accuracy 0.9412 …``."""
+    if epochs is None:
+        text = f"iteration {record['epoch']:>3}  loss {record['loss']:.4f}  gap {record['gap']:.1e}"
+        text += f"  accuracy {record['accuracy']:.4f}"
+    else:
+        text = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
+        text += f"  loss {record['loss']:.4f}  accuracy {record['accuracy']:.4f}"
     if "validation_accuracy" in record:
         text += f"  validation loss {record['validation_loss']:.4f}  accuracy {record['validation_accuracy']:.4f}"
     text += f"  {record['samples_per_second']:,.0f} samples/s"

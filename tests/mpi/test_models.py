@@ -1,4 +1,4 @@
-"""Estimators over ranks: known answers, scikit-learn beside them, one rank equals p ranks."""
+"""Estimators trained by mini-batches over ranks: known answers, scikit-learn beside them, one rank equals p ranks."""
 
 import os
 
@@ -8,7 +8,7 @@ from model_cases import blobs, every_estimator, fresh, part
 from mpi4py import MPI
 
 from hpcml.data.batches import Batches
-from hpcml.models import LinearSVC, LogisticRegression, MLPClassifier, virtual
+from hpcml.models import MLPClassifier, SGDClassifier, virtual
 
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
@@ -63,7 +63,7 @@ def test_logistic_regression_finds_a_known_minimum():
         for _ in range(100):
             w = (low + high) / 2
             low, high = (w, high) if C * 40 * (1 / (1 + np.exp(-w)) - 0.75) + w < 0 else (low, w)
-        model = LogisticRegression(C, optimizer="sgd", learning_rate=2.0, batch_size=40, epochs=80, dtype="float64")
+        model = SGDClassifier(C=C, optimizer="sgd", learning_rate=2.0, batch_size=40, epochs=80, dtype="float64")
         model.fit(*part(X, y))
         assert model.coef_[0, 0] == pytest.approx(w, abs=1e-9)
         assert model.intercept_[0] == pytest.approx(0, abs=1e-9)
@@ -83,8 +83,11 @@ def test_minima_are_those_of_scikit_learn(classes):
     X, y = blobs(classes, rows=120)
     C, common = 0.02, dict(optimizer="momentum", nesterov=True, momentum=0.8, batch_size=120, dtype="float64")
     pairs = [
-        (LogisticRegression(C, learning_rate=0.3, epochs=150, **common), linear.LogisticRegression(C=C, tol=1e-10)),
-        (LinearSVC(C, learning_rate=0.05, epochs=150, **common), svm.LinearSVC(C=C, tol=1e-10, max_iter=10**6)),
+        (SGDClassifier(C=C, learning_rate=0.3, epochs=150, **common), linear.LogisticRegression(C=C, tol=1e-10)),
+        (
+            SGDClassifier("squared_hinge", C=C, learning_rate=0.05, epochs=150, **common),
+            svm.LinearSVC(C=C, tol=1e-10, max_iter=10**6),
+        ),
     ]
     for ours, theirs in pairs:
         ours.fit(*part(X, y))
@@ -107,7 +110,7 @@ def test_hinge_comes_within_one_percent_of_scikit_learn():
     svm = pytest.importorskip("sklearn.svm")
     X, y = blobs(2, rows=120)
     options = dict(optimizer="sgd", learning_rate=0.1, rate="cosine", batch_size=120, epochs=200)
-    ours = LinearSVC(0.1, loss="hinge", dtype="float64", **options).fit(*part(X, y))
+    ours = SGDClassifier("hinge", C=0.1, dtype="float64", **options).fit(*part(X, y))
     theirs = svm.LinearSVC(C=0.1, loss="hinge", tol=1e-8, max_iter=10**6).fit(X, y)
     ours_value = objective(0.1, X, y, ours.coef_[0], ours.intercept_[0])
     theirs_value = objective(0.1, X, y, theirs.coef_[0], theirs.intercept_[0])
@@ -131,10 +134,13 @@ def test_real_data_beside_scikit_learn(name):
             sklearn.neural_network.MLPClassifier((64,), random_state=0, max_iter=60),
         ),
         (
-            LogisticRegression(epochs=60, learning_rate=0.01, rate="cosine"),
+            SGDClassifier(epochs=60, learning_rate=0.01, rate="cosine"),
             sklearn.linear_model.LogisticRegression(max_iter=500),
         ),
-        (LinearSVC(0.1, epochs=100, learning_rate=0.03, rate="cosine"), sklearn.svm.LinearSVC(C=0.1)),
+        (
+            SGDClassifier("squared_hinge", C=0.1, epochs=100, learning_rate=0.03, rate="cosine"),
+            sklearn.svm.LinearSVC(C=0.1),
+        ),
     ]
     for ours, theirs in rivals:
         accuracy = ours.fit(*part(X[:split], y[:split])).score(*part(X[split:], y[split:]))
@@ -170,7 +176,7 @@ LABELS = {
 def test_labels_come_back_as_they_were(kind):
     codes = np.arange(60) % 3
     X, y = np.eye(3)[codes], LABELS[kind][codes]
-    model = LogisticRegression(learning_rate=0.1, C=100).fit(*part(X, y))
+    model = SGDClassifier(learning_rate=0.1, C=100).fit(*part(X, y))
     predicted = model.predict(X)
     assert predicted.tolist() == y.tolist()
     if kind != "objects":
@@ -225,7 +231,7 @@ def test_monitor_sees_every_step_and_epoch_on_every_rank(estimator):
 
 def test_validation_is_the_loss_and_accuracy_over_all_ranks():
     X, y = blobs(3)
-    model = LogisticRegression(learning_rate=0.1, dtype="float64").fit(*part(X, y), validation=part(X[:37], y[:37]))
+    model = SGDClassifier(learning_rate=0.1, dtype="float64").fit(*part(X, y), validation=part(X[:37], y[:37]))
     p = model.predict_proba(X[:37])
     codes = np.searchsorted(model.classes_, y[:37])
     last = model.history_[-1]
@@ -270,7 +276,7 @@ def test_prediction_in_blocks_equals_prediction_at_once():
 def test_a_half_of_the_ranks_can_train_apart():
     half = COMM.Split(RANK % 2, RANK)
     X, y = blobs(3)
-    model = LogisticRegression(learning_rate=0.05, comm=half).fit(*part(X, y, comm=half))
+    model = SGDClassifier(learning_rate=0.05, comm=half).fit(*part(X, y, comm=half))
     assert model.score(*part(X, y, comm=half)) >= 0.95
     half.Free()
 

@@ -10,7 +10,7 @@ from model_cases import GOOD_X, GOOD_Y, blobs, every_estimator, fresh, part
 from mpi4py import MPI
 
 from hpcml import models
-from hpcml.models import LinearSVC, LogisticRegression, MLPClassifier, NotFittedError
+from hpcml.models import MLPClassifier, NotFittedError, SGDClassifier
 
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
@@ -27,8 +27,10 @@ def test_before_fit_everything_says_so(estimator):
     assert not any(hasattr(model, name) for name in ("classes_", "coef_", "coefs_", "intercept_", "history_"))
 
 
-def test_linear_svc_has_no_probabilities():
-    assert not hasattr(LinearSVC(), "predict_proba")
+def test_hinge_losses_have_no_probabilities():
+    assert hasattr(SGDClassifier(), "predict_proba")
+    assert not hasattr(SGDClassifier("hinge"), "predict_proba")
+    assert not hasattr(models.LinearSVC(), "predict_proba")
 
 
 @every_estimator
@@ -36,7 +38,7 @@ def test_parameters_are_the_constructors(estimator):
     params = estimator.get_params()
     shared = ["optimizer", "learning_rate", "rate", "warmup_epochs", "momentum", "nesterov", "weight_decay"]
     shared += ["batch_size", "epochs", "random_state", "dtype", "algorithm", "comm"]
-    own = {MLPClassifier: ["hidden_layer_sizes"], LogisticRegression: ["C"], LinearSVC: ["C", "loss"]}
+    own = {MLPClassifier: ["hidden_layer_sizes"], SGDClassifier: ["loss", "C"]}
     if type(estimator) is MLPClassifier:
         shared[-1:] = ["reproducible", "shard", "overlap", "wire", "clip_norm", "comm"]
     assert list(params) == own[type(estimator)] + shared
@@ -49,8 +51,8 @@ def test_parameters_are_the_constructors(estimator):
 
 
 def test_repr_shows_the_parameters():
-    assert repr(LinearSVC(C=0.5, comm=MPI.COMM_SELF)).startswith(
-        "LinearSVC(C=0.5, loss='squared_hinge', optimizer='adam', learning_rate=0.001, rate='constant'"
+    assert repr(SGDClassifier(C=0.5, comm=MPI.COMM_SELF)).startswith(
+        "SGDClassifier(loss='log_loss', C=0.5, optimizer='adam', learning_rate=0.001, rate='constant'"
     )
     assert eval(repr(MLPClassifier((3, 4), epochs=2))).get_params() == MLPClassifier((3, 4), epochs=2).get_params()
 
@@ -59,7 +61,7 @@ def test_clones_share_the_communicator():
     base = pytest.importorskip("sklearn.base")
     half = COMM.Split(RANK % 2, RANK)
     for comm in (None, COMM, half):
-        model = LogisticRegression(C=3.0, comm=comm).fit(*part(*blobs(2), comm=half))
+        model = SGDClassifier(C=3.0, comm=comm).fit(*part(*blobs(2), comm=half))
         for twin in (base.clone(model), copy.deepcopy(model)):
             assert twin.get_params() == model.get_params()
             assert twin.comm is model.comm
@@ -72,7 +74,7 @@ def test_clones_share_the_communicator():
 
 def test_a_communicator_set_later_is_used():
     X, y = blobs(2)
-    model = LogisticRegression(epochs=1).set_params(comm=MPI.COMM_SELF)
+    model = SGDClassifier(epochs=1).set_params(comm=MPI.COMM_SELF)
     if RANK == 0:  # alone: over COMM_WORLD this would wait for the others
         assert model.fit(X, y).score(X, y) > 0.5
 
@@ -81,19 +83,19 @@ def test_a_communicator_set_later_is_used():
     "bad, message",
     [
         (GOOD_X[0], r"X has shape \(4,\).* Reshape your data"),
-        (GOOD_X[:, :2], "X has 2 features, but LogisticRegression is expecting 4"),
+        (GOOD_X[:, :2], "X has 2 features, but SGDClassifier is expecting 4"),
         (GOOD_X * np.nan, "NaN"),
     ],
 )
 def test_bad_rows_to_predict_are_an_error_here(bad, message):
-    model = LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y)
+    model = SGDClassifier(epochs=1).fit(GOOD_X, GOOD_Y)
     with pytest.raises(ValueError, match=message):
         model.predict(bad)
 
 
 def test_sparse_rows_are_refused_with_what_to_do():
     sparse = pytest.importorskip("scipy.sparse")
-    model = LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y)
+    model = SGDClassifier(epochs=1).fit(GOOD_X, GOOD_Y)
     with pytest.raises(TypeError, match=r"X is a sparse csr_.*: pass X.toarray\(\)"):
         model.predict(sparse.csr_array(GOOD_X))
 
@@ -148,8 +150,8 @@ def test_numpy_parameters_can_be_saved(tmp_path):
 def test_what_cannot_be_saved_leaves_the_old_file(tmp_path):
     path = tmp_path / "model.npz"
     with pytest.raises(NotFittedError):
-        models.save(path, LogisticRegression())
-    model = LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y)
+        models.save(path, SGDClassifier())
+    model = SGDClassifier(epochs=1).fit(GOOD_X, GOOD_Y)
     models.save(path, model)
     before = path.read_bytes()
     with pytest.raises(TypeError, match="not JSON serializable"):
@@ -164,7 +166,7 @@ def test_what_cannot_be_saved_leaves_the_old_file(tmp_path):
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_write_that_fails_midway_leaves_the_old_file(tmp_path, monkeypatch, call):
     path = tmp_path / "model.npz"
-    model = LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y)
+    model = SGDClassifier(epochs=1).fit(GOOD_X, GOOD_Y)
     models.save(path, model)
     before = path.read_bytes()
 
@@ -179,7 +181,7 @@ def test_a_write_that_fails_midway_leaves_the_old_file(tmp_path, monkeypatch, ca
 
 def test_damaged_and_foreign_files_are_refused(tmp_path):
     path = tmp_path / "model.npz"
-    models.save(path, LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y))
+    models.save(path, SGDClassifier(epochs=1).fit(GOOD_X, GOOD_Y))
     whole = path.read_bytes()
     for damage in (b"", b"text", whole[: len(whole) // 2], whole[:-1]):
         path.write_bytes(damage)
@@ -205,7 +207,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path):
 )
 def test_headers_of_another_kind_are_refused(tmp_path, change, message):
     path = tmp_path / "model.npz"
-    models.save(path, LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y))
+    models.save(path, SGDClassifier(epochs=1).fit(GOOD_X, GOOD_Y))
     with np.load(path) as file:
         contents = dict(file)
     header = {**json.loads(contents["header"].tobytes()), **change}

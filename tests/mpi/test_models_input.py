@@ -6,7 +6,7 @@ from model_cases import GOOD_X, GOOD_Y, every_estimator, fresh
 from mpi4py import MPI
 
 from hpcml import collectives as hc
-from hpcml.models import LinearSVC, LogisticRegression, MLPClassifier
+from hpcml.models import LinearSVC, LogisticRegression, MLPClassifier, Ridge, SGDClassifier
 
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
@@ -58,7 +58,7 @@ def test_bad_rows_on_one_rank_are_one_error_on_all(estimator, wrong):
 
 
 def test_a_failed_fit_leaves_the_model_as_it_was():
-    model = LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y)
+    model = SGDClassifier(epochs=1).fit(GOOD_X, GOOD_Y)
     before = model.coef_.copy()
     with pytest.raises(hc.CollectiveError):
         model.fit(with_nan(GOOD_X), GOOD_Y)
@@ -110,7 +110,7 @@ def test_bad_validation_rows_on_one_rank_are_one_error_on_all(wrong):
     spoilt, message = BAD_VALIDATION[wrong]
     validation = spoilt if RANK == SIZE - 1 else (GOOD_X, GOOD_Y)
     with pytest.raises(hc.CollectiveError, match=message) as caught:
-        LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y, validation=validation)
+        SGDClassifier(epochs=1).fit(GOOD_X, GOOD_Y, validation=validation)
     assert len(set(COMM.allgather(str(caught.value)))) == 1
 
 
@@ -132,6 +132,13 @@ BAD_PARAMETERS = [
     (MLPClassifier, dict(algorithm="carrier pigeon"), "carrier pigeon"),
     (LogisticRegression, dict(C=0), "C=0; expected a number above 0"),
     (LinearSVC, dict(C=-1), "C=-1"),
+    (SGDClassifier, dict(loss="l1"), "loss='l1'; expected one of log_loss, hinge, squared_hinge"),
+    (LinearSVC, dict(tol=0), "tol=0; expected a number above 0"),
+    (LinearSVC, dict(class_weight="even"), "class_weight='even'; expected None, 'balanced' or a mapping"),
+    (LinearSVC, dict(class_weight={7: 1.0}), "class_weight names 7, which is no label"),
+    (LinearSVC, dict(solver="guess"), "solver='guess'"),
+    (LogisticRegression, dict(max_iter=0), "max_iter=0"),
+    (Ridge, dict(alpha=-1), "alpha=-1"),
     (LinearSVC, dict(loss="l1"), "loss='l1'; expected one of squared_hinge, hinge"),
 ]
 
@@ -145,17 +152,17 @@ def test_parameters_out_of_range_are_errors_on_every_rank(cls, bad, message):
 @pytest.mark.skipif(SIZE == 1, reason="one rank agrees with itself")
 def test_parameters_that_differ_are_an_error_on_every_rank():
     with pytest.raises(hc.CollectiveError, match=f"rank {SIZE - 1}: epochs=2, on rank 0 it is 1"):
-        LogisticRegression(epochs=2 if RANK == SIZE - 1 else 1).fit(GOOD_X, GOOD_Y)
+        SGDClassifier(epochs=2 if RANK == SIZE - 1 else 1).fit(GOOD_X, GOOD_Y)
 
 
 def test_a_loss_that_is_not_finite_is_an_error_on_every_rank():
     with pytest.raises(hc.CollectiveError, match="the loss is .* lower learning_rate"), np.errstate(all="ignore"):
-        LinearSVC(optimizer="sgd", learning_rate=1e30, epochs=50).fit(100 * GOOD_X, GOOD_Y)
+        SGDClassifier("squared_hinge", optimizer="sgd", learning_rate=1e30, epochs=50).fit(100 * GOOD_X, GOOD_Y)
 
 
 def test_bad_rows_for_score_are_one_error_on_all():
-    model = LogisticRegression(epochs=1).fit(GOOD_X, GOOD_Y)
-    with pytest.raises(hc.CollectiveError, match="3 features, but LogisticRegression is expecting 4"):
+    model = SGDClassifier(epochs=1).fit(GOOD_X, GOOD_Y)
+    with pytest.raises(hc.CollectiveError, match="3 features, but SGDClassifier is expecting 4"):
         model.score(GOOD_X[:, :3] if RANK == SIZE - 1 else GOOD_X, GOOD_Y)
     with pytest.raises(hc.CollectiveError, match="6 rows and y 5"):
         model.score(GOOD_X, GOOD_Y[:5] if RANK == SIZE - 1 else GOOD_Y)

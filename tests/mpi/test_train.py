@@ -107,6 +107,24 @@ def test_any_number_of_ranks_trains_the_same_model(folder, model, optimizer, dat
     assert abs(accuracy - alone.score(parts.test.X, parts.test.y)) <= 0.005
 
 
+@pytest.mark.parametrize("model, solver", [("logistic", "LogisticRegression"), ("svm", "LinearSVC")])
+def test_linear_models_are_solved_for_unless_mini_batches_are_asked_for(folder, capsys, model, solver):
+    arguments = ["--model", model, "--data", "breast_cancer", "--seed", 3]
+    assert run("train", *arguments, "--reproducible", 1, "--output", "exact") == 0
+    out, err = printed(capsys)
+    trained, _ = load_run("exact", comm)
+    assert type(trained).__name__ == solver and trained.reproducible
+    records = [json.loads(line) for line in (folder / "exact" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == list(range(1, len(records) + 1))
+    assert records[-1]["gap"] <= trained.tol and records[-1]["loss"] < records[0]["loss"] / 2
+    assert err.count("iteration ") == len(records) and "gap" in err and "epoch" not in err
+    assert sorted(os.listdir(folder / "exact")) == RUN_FILES
+    assert json.loads((folder / "exact" / "summary.json").read_text())["test_accuracy"] >= 0.92
+    assert out.count("test accuracy") == 1
+    assert run("train", *arguments, "--batch-size", 32, "--epochs", 2, "--output", "batches", "--progress", "none") == 0
+    assert type(load_run("batches", comm)[0]).__name__ == "SGDClassifier"
+
+
 def test_predictions_keep_the_order_of_the_rows(folder, capsys):
     rng = np.random.default_rng(0)
     rows = [(x, rng.choice(["low", "high"]), rng.normal()) for x in rng.normal(size=120)]
@@ -202,8 +220,8 @@ def test_bad_input_gives_one_message_and_leaves_nothing(folder, capsys, text, ar
     ],
 )
 def test_predict_refuses_what_does_not_fit(folder, capsys, arguments, said):
-    quiet = ["--epochs", 1, "--progress", "none", "--data", "iris"]
-    run("train", "--model", "mlp", *quiet, "--output", "run")
+    quiet = ["--progress", "none", "--data", "iris"]
+    run("train", "--model", "mlp", "--epochs", 1, *quiet, "--output", "run")
     run("train", "--model", "svm", *quiet, "--output", "svm")
     write(folder / "broken.npz", "not an archive")
     printed(capsys)

@@ -65,7 +65,12 @@ class Binned:
 
 
 def find_edges(
-    X: np.ndarray, first: int, total: int, comm: MPI.Intracomm, most: int = MOST_BINS, categories: np.ndarray | None = None
+    X: np.ndarray,
+    first: int,
+    total: int,
+    comm: MPI.Intracomm,
+    most: int = MOST_BINS,
+    categories: np.ndarray | None = None,
 ) -> Edges:
     """Edges for the rows of all ranks. Collective.
 
@@ -101,7 +106,7 @@ def with_missing(edges: Edges, X: np.ndarray, comm: MPI.Intracomm) -> Edges:
     return replace(edges, missing=edges.missing | found)
 
 
-def _column(values: np.ndarray, counts: list[int], feature: int, features: int) -> np.ndarray:
+def _column(values: np.ndarray, counts: np.ndarray, feature: int, features: int) -> np.ndarray:
     """The values of one of this rank's features, as they came from each rank."""
     found, start = [values[:0]], 0
     for count in counts:
@@ -203,7 +208,7 @@ def padded_cuts(cuts, starts, dtype):
 
 @njit(nogil=True, cache=True)
 def bins_of_tile(X, padded, starts, categories, rows):
-    """Bins of some rows X into ``rows`` (at least as many, d); behind the others NaN, and codes that are no category."""
+    """Bins of some rows X into ``rows`` (at least as many, d); behind the others NaN, and codes of no category."""
     for f in range(X.shape[1]):
         own, count = padded[f], starts[f + 1] - starts[f]
         absent = np.uint8(categories[f] if categories[f] > 0 else count + 1)

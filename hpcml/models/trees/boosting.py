@@ -21,10 +21,10 @@ from hpcml.models.scoring import Classifier, Regressor
 from hpcml.models.settings import choice, number, whole
 from hpcml.models.threads import own_cores
 from hpcml.models.trees import losses, quantisation
-from hpcml.models.trees.binning import Binned, Edges, binned, find_edges, with_missing
+from hpcml.models.trees.binning import binned, find_edges, with_missing
 from hpcml.models.trees.columns import Columns
 from hpcml.models.trees.estimator import TreeEstimator, whole_or_none
-from hpcml.models.trees.grower import Grower, Growth, Grown
+from hpcml.models.trees.grower import Grower, Grown, Growth
 from hpcml.models.trees.partition import add_to_rows, chosen
 from hpcml.models.trees.quantiles import quantiles
 from hpcml.models.trees.splitter import Limits
@@ -98,11 +98,12 @@ class Boosting(TreeEstimator):
     ) -> Any:
         """Train on the rows of all ranks and return the estimator. Collective over ``comm``.
 
-        ``X`` (n, d), numbers with NaN for what is missing, or a data frame, and ``y`` (n,) are this rank's rows, n ≥ 0;
-        ``sample_weight`` (n,), 0 or more. The model is the same, bit for bit, however the rows are spread over ranks, as
-        long as their global order (rank 0's first) is. ``validation``, a pair (X, y) of this rank's validation rows, is
-        evaluated after every iteration, and with ``n_iter_no_change`` decides when to stop. ``monitor`` is called after
-        every iteration (see `hpcml.models.training.Monitor`; its records have what applies).
+        ``X`` (n, d), numbers with NaN for what is missing, or a data frame, and ``y`` (n,) are this rank's rows, n ≥
+        0; ``sample_weight`` (n,), 0 or more. The model is the same, bit for bit, however the rows are spread over
+        ranks, as long as their global order (rank 0's first) is. ``validation``, a pair (X, y) of this rank's
+        validation rows, is evaluated after every iteration, and with ``n_iter_no_change`` decides when to stop.
+        ``monitor`` is called after every iteration (see `hpcml.models.training.Monitor`; its records have what
+        applies).
 
         Raises CollectiveError on every rank for parameters or rows that are wrong on any, or differ between ranks.
         """
@@ -116,7 +117,7 @@ class Boosting(TreeEstimator):
         if going_on:
             with hc.all_or_none(comm):
                 self._require_columns(X if len(rows.X) else rows.X, rows.X.shape[1])
-                if classify and not np.array_equal(rows.classes, self.classes_):  # type: ignore[attr-defined]
+                if rows.classes is not None and not np.array_equal(rows.classes, self.classes_):
                     raise ValueError("warm_start with other classes than before: fit a new estimator")
         with own_cores(comm):
             run = _Run(self, rows, watched, columns, self._seed(comm), comm, self if going_on else None)
@@ -126,15 +127,16 @@ class Boosting(TreeEstimator):
                 run.close()
         self.trees_, self.edges_, self.columns_ = run.trees(), run.binned.edges, columns
         self.start_, self.n_estimators_, self.history_ = run.start, run.kept, run.history
-        if classify:
-            self.classes_ = rows.classes  # type: ignore[attr-defined]
         self._fitted(rows)
         return self
 
     def _scores(self, X: Any) -> np.ndarray:
         """The scores (n, outputs)."""
-        self._require_fitted()
-        return self._predictor(turns=len(self.start_)).sums(self._checked(X), self.start_)
+        X = self._checked(X)
+        return self._predictor.sums(X, self.start_)
+
+    def _outputs_in_turn(self) -> int:
+        return len(self.start_)
 
     def _saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         facts, arrays = super()._saved()
@@ -142,8 +144,8 @@ class Boosting(TreeEstimator):
         return facts, {**arrays, "start": self.start_}
 
     def _restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        super()._restore(facts, arrays)
         self.n_estimators_, self.history_, self.start_ = facts["n_estimators"], facts["history"], arrays["start"]
+        super()._restore(facts, arrays)
 
 
 class _Run:
@@ -312,8 +314,8 @@ class _Run:
         kept, watched = parts
         if not kept.total or not watched.total:
             raise hc.ArgumentError(
-                f"of {rows.total} rows, validation_fraction={self.model.validation_fraction} leaves {kept.total} to train "
-                f"on and {watched.total} to watch: pass validation=(X, y), or leave n_iter_no_change out"
+                f"of {rows.total} rows, validation_fraction={self.model.validation_fraction} leaves {kept.total} to "
+                f"train on and {watched.total} to watch: pass validation=(X, y), or leave n_iter_no_change out"
             )
         return kept, watched, kept.first(self.comm.rank)
 
@@ -384,14 +386,15 @@ def monotone_of(given: Any, rows: Rows) -> np.ndarray:
 class GradientBoostingClassifier(Boosting, Classifier):
     """Gradient-boosted trees for two or more classes, by the logistic or the multinomial loss.
 
-    Parameters: ``n_estimators``, iterations; ``learning_rate`` η; ``max_leaf_nodes`` and ``max_depth`` of a tree (None: no
-    limit); ``min_samples_leaf``, rows of a leaf at least (estimated by their hessians); ``l2_regularization`` λ;
-    ``min_gain_to_split``; ``max_bins`` of a feature, at most 255; ``subsample`` and ``max_features``, the shares of rows
-    and columns of each tree; ``monotonic_cst``, for each column 1 (predictions may only rise with it), −1 or 0, or a
-    dict; ``categorical_features``, "from_dtype" (of data frames), or names, numbers or a mask; ``warm_start``, fit goes
-    on with the trees that are there; ``n_iter_no_change``, stop after so many iterations without an improvement of
-    the validation loss by ``tol``, and keep the trees up to the best, where the validation rows are those passed to
-    `fit` or a ``validation_fraction`` of the others; ``random_state``; ``comm``.
+    Parameters: ``n_estimators``, iterations; ``learning_rate`` η; ``max_leaf_nodes`` and ``max_depth`` of a tree
+    (None: no limit); ``min_samples_leaf``, rows of a leaf at least (estimated by their hessians);
+    ``l2_regularization`` λ; ``min_gain_to_split``; ``max_bins`` of a feature, at most 255; ``subsample`` and
+    ``max_features``, the shares of rows and columns of each tree; ``monotonic_cst``, for each column 1 (predictions
+    may only rise with it), −1 or 0, or a dict; ``categorical_features``, "from_dtype" (of data frames), or names,
+    numbers or a mask; ``warm_start``, fit goes on with the trees that are there; ``n_iter_no_change``, stop after so
+    many iterations without an improvement of the validation loss by ``tol``, and keep the trees up to the best, where
+    the validation rows are those passed to `fit` or a ``validation_fraction`` of the others; ``random_state``;
+    ``comm``.
 
     Example::
 
@@ -461,8 +464,8 @@ class GradientBoostingClassifier(Boosting, Classifier):
 class GradientBoostingRegressor(Boosting, Regressor):
     """Gradient-boosted trees for numbers.
 
-    ``loss``: "squared_error", "absolute_error" or "quantile", which predicts the quantile ``alpha``. The other parameters
-    are those of `GradientBoostingClassifier`.
+    ``loss``: "squared_error", "absolute_error" or "quantile", which predicts the quantile ``alpha``. The other
+    parameters are those of `GradientBoostingClassifier`.
     """
 
     LOSSES = ("squared_error", "absolute_error", "quantile")

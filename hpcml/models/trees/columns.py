@@ -29,6 +29,7 @@ class Columns:
 
         Raises ArgumentError on every rank for columns that are not there or have more than 255 categories.
         """
+        X = _table(X)
         with hc.all_or_none(comm):
             mine = {f: sorted(set(_present(_column(X, f)))) for f in _which(X, categorical)}
         union: dict[int, set[Any]] = {}
@@ -43,8 +44,8 @@ class Columns:
                     raise TypeError(f"column {f} has strings and numbers as categories; expected one or the other")
                 if len(found) > MOST_CATEGORIES:
                     raise ValueError(
-                        f"column {f} has {len(found)} categories; at most {MOST_CATEGORIES} can be told apart: group the "
-                        "rare ones, or encode the column as numbers"
+                        f"column {f} has {len(found)} categories; at most {MOST_CATEGORIES} can be told apart: group "
+                        "the rare ones, or encode the column as numbers"
                     )
         return Columns({f: sorted(found) for f, found in union.items()})
 
@@ -57,11 +58,10 @@ class Columns:
 
         Raises ValueError or TypeError for what is no such table. Local.
         """
-        if not hasattr(X, "columns") and not self.categories:
+        X = _table(X)
+        if (isinstance(X, np.ndarray) and not self.categories) or X.ndim != 2 or hasattr(X, "toarray"):
             return features(X, missing=True)
-        if getattr(X, "ndim", 2) != 2:
-            return features(X, missing=True)
-        shape = _shape(X)
+        shape = X.shape
         made = np.empty(shape, np.float64)
         numbers = [f for f in range(shape[1]) if f not in self.categories]
         if numbers:
@@ -80,15 +80,22 @@ class Columns:
         return Columns({int(f): found for f, found in saved.items()})
 
 
+def _table(X: Any) -> Any:
+    """A data frame, a sparse matrix, which `features` refuses, or an array."""
+    return X if hasattr(X, "iloc") or hasattr(X, "toarray") else np.asarray(X)
+
+
 def _which(X: Any, categorical: Any) -> list[int]:
+    width = X.shape[1] if len(X.shape) == 2 else 0
     if categorical is None or (isinstance(categorical, str) and categorical == "from_dtype"):
         if categorical is None or not hasattr(X, "dtypes") or not hasattr(X, "columns"):
             return []
         return [f for f, kind in enumerate(X.dtypes) if str(kind) == "category"]
     if isinstance(categorical, str) or not isinstance(categorical, (Sequence, np.ndarray)):
-        raise TypeError(f"categorical_features={categorical!r}; expected 'from_dtype', None, or names, numbers or a mask")
-    given, shape = list(categorical), _shape(X)
-    width = shape[1] if len(shape) == 2 else 0
+        raise TypeError(
+            f"categorical_features={categorical!r}; expected 'from_dtype', None, or names, numbers or a mask"
+        )
+    given = list(categorical)
     if given and all(isinstance(one, (bool, np.bool_)) for one in given):
         if len(given) != width:
             raise ValueError(f"categorical_features is a mask of {len(given)}; X has {width} columns")
@@ -107,16 +114,12 @@ def _which(X: Any, categorical: Any) -> list[int]:
     return found
 
 
-def _shape(X: Any) -> tuple[int, ...]:
-    return X.shape if hasattr(X, "shape") else np.asarray(X).shape
-
-
 def _column(X: Any, f: int) -> Any:
-    return X.iloc[:, f] if hasattr(X, "iloc") else np.asarray(X)[:, f]
+    return X.iloc[:, f] if hasattr(X, "iloc") else X[:, f]
 
 
 def _columns(X: Any, chosen: list[int]) -> Any:
-    return X.iloc[:, chosen].to_numpy() if hasattr(X, "iloc") else np.asarray(X)[:, chosen]
+    return X.iloc[:, chosen].to_numpy() if hasattr(X, "iloc") else X[:, chosen]
 
 
 def _present(column: Any) -> list[Any]:

@@ -25,6 +25,8 @@ class TreeEstimator(Estimator):
     trees_: Trees
     edges_: Edges
     columns_: Columns
+    classes_: np.ndarray
+    _predictor: Predictor
 
     @property
     def feature_importances_(self) -> np.ndarray:
@@ -41,18 +43,31 @@ class TreeEstimator(Estimator):
     def _columns_for(self, X: Any, comm: MPI.Intracomm, going_on: bool = False) -> Columns:
         return self.columns_ if going_on else Columns.learned(X, self.categorical_features, comm)
 
-    def _fitted(self, rows: Rows) -> None:
-        self._remember_columns(rows.X.shape[1], rows.names)
+    def _outputs_in_turn(self) -> int:
+        """Of how many outputs the trees serve one each, in turn; 1 where each tree serves all."""
+        return 1
 
-    def _predictor(self, turns: int = 1) -> Predictor:
-        self._require_fitted()
-        return self.trees_.predictor(self.edges_, turns)
+    def _fitted(self, rows: Rows) -> None:
+        self._predictor = Predictor(self.trees_, self.edges_, self._outputs_in_turn())
+        if rows.classes is not None:
+            self.classes_ = rows.classes
+        self._remember_columns(rows.X.shape[1], rows.names)
 
     def _checked(self, X: Any) -> np.ndarray:
         self._require_fitted()
+        if hasattr(X, "columns"):  # before categories are looked for where they are not
+            self._require_columns(X, X.shape[1])
         found = self.columns_.array(X)
         self._require_columns(X, found.shape[1])
         return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_predictor"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.__sklearn_is_fitted__():
+            self._predictor = Predictor(self.trees_, self.edges_, self._outputs_in_turn())
 
     def _saved(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         edges = self.edges_
@@ -63,11 +78,13 @@ class TreeEstimator(Estimator):
         return {"columns": self.columns_.as_json()}, arrays
 
     def _restore(self, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-        self.trees_ = Trees.of({name.removeprefix("tree/"): array for name, array in arrays.items()})
+        of_trees = {name: array for name, array in arrays.items() if name.startswith("tree/")}
+        self.trees_ = Trees.of({name.removeprefix("tree/"): array for name, array in of_trees.items()})
         self.edges_ = Edges(*(arrays[name] for name in ("cuts", "starts", "categories", "missing")))
         self.columns_ = Columns.from_json(facts["columns"])
         if "classes" in arrays:
             self.classes_ = arrays["classes"]
+        self._predictor = Predictor(self.trees_, self.edges_, self._outputs_in_turn())
 
 
 def whole_or_none(name: str, value: Any, least: int) -> None:

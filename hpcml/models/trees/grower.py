@@ -24,6 +24,7 @@ from mpi4py import MPI
 from hpcml import collectives as hc
 from hpcml.models.trees import histogram, splitter
 from hpcml.models.trees.binning import Binned
+from hpcml.models.trees.finishing import Finisher, Subtree, attach
 from hpcml.models.trees.partition import partition
 from hpcml.models.trees.quantisation import uniform
 from hpcml.models.trees.splitter import Limits
@@ -37,13 +38,14 @@ UNBOUNDED = (-np.inf, np.inf)
 class Growth(NamedTuple):
     """How far a tree grows: leaves (None: as many as there are), splits on the way down, and the limits of a split.
 
-    features: of how many, drawn anew, a node may choose (None: all).
+    features: of how many, drawn anew, a node may choose (None: all). min_samples_split: rows of a node that is split.
     """
 
     limits: Limits
     max_leaves: int | None = None
     max_depth: int | None = None
     features: int | None = None
+    min_samples_split: int = 2
 
 
 @dataclass(order=True)
@@ -64,6 +66,10 @@ class Node:
     def decide(self, record: np.ndarray) -> None:
         self.record = record
         self.urgency = (-float(record[:1].view(np.float64)[0]), self.number)
+
+
+#: A smaller child, its sibling and their parent; of a root, it alone.
+Family = tuple[Node, Node | None, Node | None]
 
 
 class Grown(NamedTuple):
@@ -100,7 +106,8 @@ class Grower:
         self.monotone = np.zeros(self.features, np.int64) if monotone is None else monotone
         lengths = [len(part) for part in np.array_split(np.arange(self.features), comm.size)]
         self._lengths = lengths
-        self._first, self._own = sum(lengths[: comm.rank]), lengths[comm.rank]
+        self._own = lengths[comm.rank]
+        self._features = np.arange(self._own) + sum(lengths[: comm.rank])
         self._size = self.width * self.channels
         self._message = np.zeros(self.features * batch * self._size, np.int64)
         self._part = np.zeros(self._own * batch * self._size, np.int64)
@@ -141,11 +148,13 @@ class Grower:
         growth: Growth,
         allowed: np.ndarray,
         key: int = 0,
+        finisher: Finisher | None = None,
     ) -> Grown:
         """A tree on the ``selected`` rows (int32, ascending). Collective.
 
         values: what the histograms' kernel takes: integers of each row. totals: the root's G of each output, H, and
         the rows, of all ranks. allowed (d,): features that may be chosen. key: for the drawing of features.
+        finisher: takes over nodes of few rows; the rows of their leaves are then not known.
         """
         self._values, self._growth, self._allowed, self._key = values, growth, allowed, key
         self._rows[: len(selected)] = selected
@@ -155,7 +164,9 @@ class Grower:
         done: list[Node] = []
         ready: list[Node] = []
         leaves = 1
-        self._judge([(root, None, None)], ready, done)
+        few = 0 if finisher is None else finisher.few
+        small: list[Node] = []
+        self._judge([(root, None, None)], ready, done, few, small)
         limit = growth.max_leaves
         while ready:
             turn = min(len(ready), self.batch if limit is None else 1)
@@ -168,11 +179,17 @@ class Grower:
                     done += left, right
                 break
             self._judge(
-                [(*sorted(family, key=lambda n: n.count), p) for p, family in zip(parents, families, strict=True)],
+                [(*_by_size(*family), p) for p, family in zip(parents, families, strict=True)],
                 ready,
                 done,
+                few,
+                small,
             )
         done += ready
+        if finisher is not None and small:
+            small.sort(key=lambda node: node.number)
+            for node, found in zip(small, finisher.finish(small, self._rows, key), strict=True):
+                self._build.attach(node.number, found, self.binned.edges)
         for leaf in done:
             self._build.leaf(leaf, growth.limits)
         nodes, begins, ends = (np.array([getattr(leaf, of) for leaf in done]) for of in ("number", "begin", "end"))
@@ -208,9 +225,19 @@ class Grower:
         below, above = (low, middle), (middle, high)
         return (below, above) if direction > 0 else (above, below)
 
-    def _judge(self, families: list[tuple[Node, Node | None, Node | None]], ready: list[Node], done: list[Node]) -> None:
-        """Find the best split of nodes: of a smaller child, its sibling, their parent (of the root: of it alone)."""
-        families, idle = self._worth_while(families)
+    def _judge(
+        self,
+        families: list[Family],
+        ready: list[Node],
+        done: list[Node],
+        few: int,
+        small: list[Node],
+    ) -> None:
+        """Find the best split of nodes: of a smaller child, its sibling, their parent (of the root: of it alone).
+
+        Those with up to ``few`` rows are put with the ``small`` ones.
+        """
+        families, idle = self._worth_while(families, few, small)
         done += idle
         if not families:
             return
@@ -219,7 +246,11 @@ class Grower:
         for i, (smaller, sibling, parent) in enumerate(families):
             smaller.slot = self._slot()
             self._held[smaller.slot] = sums[:, i]
-            judged.append(smaller)
+            if smaller.count > few:
+                judged.append(smaller)
+            else:
+                small.append(smaller)
+                self._free.append(smaller.slot)
             if sibling is not None and parent is not None:
                 sibling.slot = parent.slot
                 self._held[sibling.slot] -= self._held[smaller.slot]
@@ -233,17 +264,21 @@ class Grower:
             else:
                 heapq.heappush(ready, node)
 
-    def _worth_while(self, families):
-        """Without those of which no child can be split again: their histograms are not needed."""
-        least = 2 * max(1, self._growth.limits.min_samples_leaf)
+    def _worth_while(
+        self, families: list[Family], few: int, small: list[Node]
+    ) -> tuple[list[Family], list[Node]]:
+        """Without those of which no child can be split again, or both are small: their histograms are not needed."""
+        least = max(self._growth.min_samples_split, 2 * self._growth.limits.min_samples_leaf)
         depth = self._growth.max_depth
-        kept, idle = [], []
+        kept: list[Family] = []
+        idle: list[Node] = []
         for family in families:
             nodes = [node for node in family[:2] if node is not None]
-            if any(node.count >= least for node in nodes) and (depth is None or nodes[0].depth < depth):
+            splits = any(node.count >= least for node in nodes) and (depth is None or nodes[0].depth < depth)
+            if splits and any(node.count > few for node in nodes):
                 kept.append(family)
             else:
-                idle += nodes
+                (small if splits else idle).extend(nodes)
                 if family[2] is not None:
                     self._free.append(family[2].slot)
         return kept, idle
@@ -263,7 +298,7 @@ class Grower:
         message = self._message[: self.features * many * self._size]
         message[:] = 0
         into = message.reshape(self.features, many, self.width, self.channels)
-        fill = {
+        fill: Any = {
             "packed": histogram.fill_packed,
             "channels": histogram.fill_channels,
             "classes": histogram.fill_classes,
@@ -295,7 +330,7 @@ class Grower:
                 self.categorical,
                 self.monotone,
                 self._drawn(node),
-                self._first,
+                self._features,
                 node.bounds,
                 growth.limits,
                 record,
@@ -327,6 +362,10 @@ class Grower:
         drawn = np.zeros(self.features, np.bool_)
         drawn[candidates[np.argsort(chances[candidates], kind="stable")[:wanted]]] = True
         return drawn
+
+
+def _by_size(left: Node, right: Node) -> tuple[Node, Node]:
+    return (left, right) if left.count <= right.count else (right, left)
 
 
 class Builder:
@@ -364,7 +403,7 @@ class Builder:
             threshold=float(cuts[b]) if not categorical and b < len(cuts) else np.inf,
             missing_left=bool(record[splitter.MISSING_LEFT]),
             categorical=categorical,
-            masks=tuple(record[splitter.MASK : splitter.MASK + 4].view(np.uint64).tolist()) if categorical else (0,) * 4,
+            masks=tuple((record[splitter.MASK : splitter.MASK + 4].view(np.uint64) * np.uint64(categorical)).tolist()),
             left=left,
             gain=-parent.urgency[0],
         )
@@ -379,6 +418,9 @@ class Builder:
             weight=sums[-1] * limits.hessian_unit,
             count=node.count,
         )
+
+    def attach(self, number: int, found: Subtree, edges: Any) -> None:
+        attach(self._nodes, number, found, edges)
 
     def tree(self) -> Trees:
         made = self._nodes

@@ -101,7 +101,7 @@ def fill_channels(X, values, rows, begin, end, node, out):
 
 @njit(nogil=True, cache=True)
 def fill_classes(X, codes, weights, rows, begin, end, node, out):
-    """``out[f, node, X[r, f], codes[r]] += weights[r]``, and the last channel += 1; codes (n,) and weights (n,) int64."""
+    """``out[f, node, X[r, f], codes[r]] += weights[r]``, and the last channel += 1; codes, weights (n,) int64."""
     last, node, zero, one = end - 1, uint64(node), uint64(0), uint64(1)
     features, count = uint64(X.shape[1]), uint64(out.shape[3] - 1)
     for i in range(begin, end):

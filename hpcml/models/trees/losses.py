@@ -1,7 +1,7 @@
 """What boosting minimises: losses with their derivatives by the scores, and where boosting starts.
 
-For scores s of a row: *squared_error* ½(y − s)²; *absolute_error* |y − s|; *quantile* α(y − s) above s and (1 − α)(s − y)
-below it; *log_loss* log(1 + e^s) − ys for two classes, y in {0, 1}, and log Σ_k e^{s_k} − s_y for more.
+For scores s of a row: *squared_error* ½(y − s)²; *absolute_error* |y − s|; *quantile* α(y − s) above s and
+(1 − α)(s − y) below it; *log_loss* log(1 + e^s) − ys for two classes, y in {0, 1}, and log Σ_k e^{s_k} − s_y for more.
 
 Gradients and hessians are float32 and times the row's weight. The absolute error and the quantile have no curvature;
 for them a hessian of 1 grows the tree, and a leaf's value is then the quantile of what is left of its rows' targets
@@ -28,8 +28,11 @@ class Loss(Protocol):
     ``constant``: the hessian of a row is its weight. ``level``: of the quantile that a leaf's value is, or None.
     """
 
-    constant: bool
-    level: float | None
+    @property
+    def constant(self) -> bool: ...
+
+    @property
+    def level(self) -> float | None: ...
 
     def start(self, rows: Rows, outputs: int, comm: MPI.Intracomm) -> np.ndarray:
         """The scores (outputs,) of the best constant model, the same on every rank. Collective."""
@@ -91,7 +94,8 @@ class LogLoss(NamedTuple):
 
     def start(self, rows: Rows, outputs: int, comm: MPI.Intracomm) -> np.ndarray:
         assert rows.classes is not None
-        shares = np.array([mean((rows.y == k).astype(np.float64), rows.weights, comm) for k in range(len(rows.classes))])
+        of_class = (rows.y == k for k in range(len(rows.classes)))
+        shares = np.array([mean(one.astype(np.float64), rows.weights, comm) for one in of_class])
         tiny = np.finfo(np.float64).tiny
         if outputs == 1:
             return np.array([np.log(max(shares[1], tiny) / max(shares[0], tiny))])

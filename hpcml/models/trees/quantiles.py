@@ -22,10 +22,10 @@ PARTS = float(1 << 20)
 def quantiles(
     numbers: np.ndarray, groups: np.ndarray, many: int, level: float, weights: np.ndarray | None, comm: MPI.Intracomm
 ) -> np.ndarray:
-    """For each of ``many`` groups the least number with at least ``level`` of its group's weight at or below it: (many,).
+    """For each of ``many`` groups the least number with at least ``level`` of the group's weight at or below it.
 
-    numbers (n,) float64 and groups (n,) int64, those of this rank; weights (n,), or None on all ranks for equal ones.
-    A group without numbers gets 0. Collective.
+    Returns (many,). numbers (n,) float64 and groups (n,) int64, those of this rank; weights (n,), or None on all
+    ranks for equal ones. A group without numbers gets 0. Collective.
     """
     parts = np.ones(len(numbers), np.int64)
     if weights is not None:

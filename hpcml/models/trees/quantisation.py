@@ -8,6 +8,7 @@ rows, over as many steps as keep the sums of all rows within 31 bits.
 
 from __future__ import annotations
 
+from math import factorial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ from hpcml import collectives as hc
 #: Below so many bits a gradient gets two integers of its own instead of half of one.
 LEAST_PACKED_BITS = 9
 MOST_PACKED_BITS = 24
+#: The probability that a Poisson(1) number is at most 0, 1, 2, …
+POISSON = np.cumsum([np.exp(-1) / factorial(k) for k in range(20)])
 MOST_BITS = 40  # of one that has an integer of its own
 
 
@@ -61,7 +64,9 @@ def units_of(gradients: np.ndarray, hessians: np.ndarray | None, bits: int, comm
     return Units(top[0] / steps or 1.0, 1.0 if hessians is None else top[1] / steps or 1.0)
 
 
-def integers(gradients: np.ndarray, hessians: np.ndarray | None, units: Units, first: int, key: int, out: np.ndarray) -> None:
+def integers(
+    gradients: np.ndarray, hessians: np.ndarray | None, units: Units, first: int, key: int, out: np.ndarray
+) -> None:
     """The integers of each row: out (n,) packed, or (n, 3) as channels. ``first``: the global number of row 0."""
     arguments = gradients, gradients if hessians is None else hessians, hessians is None
     fill = _pack if out.ndim == 1 else _spread
@@ -84,6 +89,13 @@ def _rounded(number, per_unit, bits24):
 @njit(inline="always")
 def _bits(row, key):
     return mixed(mixed(uint64(row) + uint64(0x9E3779B97F4A7C15)) + key)
+
+
+def poisson(first: int, key: int, rows: int) -> np.ndarray:
+    """How often each row is drawn (n,) int64: Poisson(1), by the rows' global numbers."""
+    chances = np.empty(rows)
+    uniform(first, np.uint64(key), chances)
+    return np.searchsorted(POISSON, chances, side="right").astype(np.int64)
 
 
 @njit(nogil=True, cache=True)

@@ -44,12 +44,13 @@ class Limits(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def find_split(
-    sums, packed, classes, node_sums, count, bins, missing, categorical, monotone, allowed, first, bounds, limits, record
-):
+    sums, packed, classes, node_sums, count, bins, missing, categorical, monotone, allowed, features, bounds, limits,
+    record,
+):  # fmt: skip
     """Fill ``record`` with the best split of a node, or with feature `NOWHERE`.
 
-    sums (d, bins, channels) int64: the node's histograms of the features ``first``, ``first + 1``, …; node_sums: its G of
-    each output, and H; count: its rows, exact or (packed) as is. bins, missing, categorical, monotone, allowed: of all
+    sums (f, bins, channels) int64: the node's histograms of these ``features`` (f,); node_sums: its G of each output,
+    and H; count: its rows, exact or (packed) as estimated. bins, missing, categorical, monotone, allowed: of all
     features. bounds: the least and largest value.
     """
     outputs = len(node_sums) - 1
@@ -66,8 +67,10 @@ def find_split(
     own = _score(total, weight, bounds, limits)
     record[FEATURE] = NOWHERE
     record[GAIN] = 0
+    if classes and node_sums[:outputs].max() == node_sums[outputs]:
+        return  # of one class
     for f in range(sums.shape[0]):
-        feature = first + f
+        feature = features[f]
         if not allowed[feature]:
             continue
         last = bins[feature]
@@ -115,6 +118,8 @@ def find_split(
             for b in range(last if missing[feature] and turn == 0 else last - 1):
                 for k in range(outputs):
                     left[k] += g[k, b]
+                if h[b] == 0:
+                    continue  # as a split at the bin before
                 lh += h[b]
                 ln += n[b]
                 if ln < limits.min_samples_leaf:
@@ -130,7 +135,7 @@ def find_split(
 
 @njit(inline="always")
 def _unpack(sums, packed, classes, used, per_h, g, h, n):
-    """G, H and rows of each bin, as float64, which holds such integers exactly; rows of packed sums by their share of H."""
+    """G, H and rows of each bin, as float64, which holds such integers exactly; rows of packed sums by their H."""
     outputs = g.shape[0]
     if packed:
         for b in range(used):
@@ -232,7 +237,7 @@ def _gain(left, lh, ln, total, weight, count, monotone, bounds, limits):
 
 @njit(nogil=True, cache=True)
 def goes_left(record, last, table):
-    """Fill ``table`` (256,) uint8: for each bin, whether it goes left. last: the bin of missing values of that feature."""
+    """Fill ``table`` (256,) uint8: for each bin, whether it goes left. last: the feature's bin of missing values."""
     for b in range(256):
         if record[CATEGORICAL]:
             table[b] = (uint64(record[MASK + (b >> 6)]) >> uint64(b & 63)) & uint64(1)

@@ -9,6 +9,7 @@ addition without a branch, and eight rows go down at a time.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -72,19 +73,9 @@ class Trees:
     def of(arrays: dict[str, Any]) -> Trees:
         return Trees(**{field.name: arrays[field.name] for field in fields(Trees)})
 
-    def predictor(self, edges: Edges, turns: int = 1) -> Predictor:
-        """See `Predictor`; made once, and kept here."""
-        made = self.__dict__.get("_made")
-        if made is None or made.edges is not edges or made.turns != turns:
-            made = self.__dict__["_made"] = Predictor(self, edges, turns)
-        return made
-
-    def __getstate__(self) -> dict[str, np.ndarray]:
-        return self.arrays()
-
     def depths(self) -> np.ndarray:
         """Of each tree: the splits on its longest way down."""
-        return np.array([_depth(self.left[a:b], self.feature[a:b]) for a, b in zip(self.starts, self.starts[1:])])
+        return np.array([_depth(self.left[a:b], self.feature[a:b]) for a, b in pairwise(self.starts)])
 
     def importances(self, features: int) -> np.ndarray:
         """The share of each feature in the gain of all splits (d,); zeros where there are none."""
@@ -118,8 +109,10 @@ class Predictor:
         is_leaf = trees.feature < 0
         words = [np.where(is_leaf, own, trees.left), np.where(is_leaf, 0, trees.feature)]
         words += [np.where(is_leaf, 0, shift), np.where(is_leaf, 255, limit)]
-        left, feature, shift, limit = (word.astype(np.uint64) for word in words)
-        self._nodes = left << np.uint64(40) | feature << np.uint64(16) | shift << np.uint64(8) | limit
+        nodes = np.zeros(len(own), np.uint64)
+        for word, place in zip(words, (40, 16, 8, 0), strict=True):
+            nodes |= word.astype(np.uint64) << np.uint64(place)
+        self._nodes = nodes
         self._categorical = trees.categorical & ~is_leaf
         self._any = bool(self._categorical.any())
 
