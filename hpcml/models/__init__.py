@@ -50,6 +50,7 @@ _MODULES = {
     **ESTIMATORS,
     "Checkpoints": "resuming",
     "NotFittedError": "estimator",
+    "export_lightgbm": "trees.lightgbm_text",
     "load": "files",
     "read": "files",
     "save": "files",

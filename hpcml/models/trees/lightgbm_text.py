@@ -121,7 +121,7 @@ def _tree(trees: Trees, t: int, start: float, model: Boosting) -> str:
     feature, left = trees.feature[nodes], trees.left[nodes]
     value, weight, count = trees.value[nodes, 0] + start, trees.weight[nodes], trees.count[nodes]
     leaf, split = feature < 0, feature >= 0
-    number = np.where(leaf, -np.cumsum(leaf), np.cumsum(split) - 1)
+    number = np.where(leaf, -np.cumsum(leaf, dtype=np.int64), np.cumsum(split, dtype=np.int64) - 1)
     children = np.stack([number[left[split]], number[left[split] + 1]])
     threshold = trees.threshold[nodes][split].tolist()
     decision = MISSING_IS_NAN + DEFAULT_LEFT * trees.missing_left[nodes][split].astype(int)
