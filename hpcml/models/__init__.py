@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hpcml.models.trees.forest import DecisionTreeRegressor as DecisionTreeRegressor
     from hpcml.models.trees.forest import RandomForestClassifier as RandomForestClassifier
     from hpcml.models.trees.forest import RandomForestRegressor as RandomForestRegressor
+    from hpcml.models.trees.lightgbm_text import export_lightgbm as export_lightgbm
 
 #: Where each estimator is defined.
 ESTIMATORS = {
@@ -49,6 +50,7 @@ _MODULES = {
     **ESTIMATORS,
     "Checkpoints": "resuming",
     "NotFittedError": "estimator",
+    "export_lightgbm": "trees.lightgbm_text",
     "load": "files",
     "read": "files",
     "save": "files",

@@ -12,13 +12,13 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hpcml import models
 from hpcml.models.estimator import Estimator
+from hpcml.runs.wholefile import whole_file
 
 FORMAT, VERSION = "hpcml model", 1
 
@@ -56,21 +56,8 @@ def save(
     for name, array in contents.items():
         if array.dtype.hasobject:
             raise TypeError(f"{name} holds Python objects; a model file holds numbers and strings only")
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(beside, "wb") as file:
-            np.savez(file, **contents)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    with whole_file(os.fspath(path)) as file:
+        np.savez(file, **contents)  # type: ignore[arg-type]
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

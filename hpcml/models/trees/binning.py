@@ -9,7 +9,7 @@ The picked values of a feature come together on one rank, which makes its edges.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from mpi4py import MPI
@@ -90,10 +90,20 @@ def find_edges(
     values, counts = hc.alltoallv(sent, [len(part) * len(picked) for part in owned], comm=comm)
     mine = owned[comm.rank]
     edges = [_cuts(_column(values, counts, i, len(mine)), most, categories[f]) for i, f in enumerate(mine)]
-    absent = hc.allreduce(np.isnan(X).any(axis=0).astype(np.uint8), op="max", comm=comm).astype(bool)
     lengths = hc.allgather(np.array([len(cuts) for cuts in edges], np.int64), comm=comm)
     joined = hc.allgather(np.concatenate([np.empty(0), *edges]), comm=comm)
-    return Edges(joined, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), categories, absent)
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return with_missing(Edges(joined, starts, categories, np.zeros(features, np.bool_)), X, comm)
+
+
+def with_missing(edges: Edges, X: np.ndarray, comm: MPI.Intracomm) -> Edges:
+    """The edges with room for what is missing in the rows X of all ranks, besides what was before. Collective."""
+    absent = np.isnan(X)
+    coded = edges.categories > 0
+    if coded.any():
+        absent[:, coded] = ~(X[:, coded] >= 0)
+    found = hc.allreduce(absent.any(axis=0).astype(np.uint8), op="max", comm=comm).astype(bool)
+    return replace(edges, missing=edges.missing | found)
 
 
 def _column(values: np.ndarray, counts: np.ndarray, feature: int, features: int) -> np.ndarray:
@@ -182,11 +192,17 @@ def fill(X, cuts, starts, categories, rows, columns):
 
 @njit(nogil=True, cache=True)
 def padded_cuts(cuts, starts, dtype):
-    """The cuts of each feature (d, 256), and infinity beyond: a search needs not look where they end."""
+    """The cuts of each feature (d, 256), and infinity beyond: a search needs not look where they end.
+
+    As ``dtype`` they are rounded down: a number of that type is above the cut where it is above this.
+    """
     padded = np.full((len(starts) - 1, 256), np.inf, dtype)
     for f in range(len(padded)):
         for i in range(starts[f], starts[f + 1]):
-            padded[f, i - starts[f]] = cuts[i]
+            place = i - starts[f]
+            padded[f, place] = cuts[i]
+            if padded[f, place] > cuts[i]:
+                padded[f, place] = np.nextafter(padded[f, place], padded.dtype.type(-np.inf))
     return padded
 
 

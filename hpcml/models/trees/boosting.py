@@ -21,7 +21,7 @@ from hpcml.models.scoring import Classifier, Regressor
 from hpcml.models.settings import choice, number, whole
 from hpcml.models.threads import own_cores
 from hpcml.models.trees import losses, quantisation
-from hpcml.models.trees.binning import binned, find_edges
+from hpcml.models.trees.binning import binned, find_edges, with_missing
 from hpcml.models.trees.columns import Columns
 from hpcml.models.trees.estimator import TreeEstimator, whole_or_none
 from hpcml.models.trees.grower import Grower, Grown, Growth
@@ -168,7 +168,7 @@ class _Run:
             rows, watched, first = self._set_aside(rows, first)
         self.rows, self.watched, self.first = rows, watched, first
         if before is not None:
-            edges = before.edges_
+            edges = with_missing(before.edges_, rows.X, comm)
         else:
             categories = columns.counts(rows.X.shape[1])
             edges = find_edges(rows.X, first, rows.total, comm, model.max_bins, categories)
