@@ -98,7 +98,7 @@ def load(name: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
             y.append(np.asarray(table.labels))
         return np.concatenate(X).astype(np.float64), np.concatenate(y)
     if name == "wine_quality":
-        parts = [np.genfromtxt(path, delimiter=";", skip_header=1) for path in sorted(folder.glob("winequality*.csv"))]
+        parts = [np.loadtxt(path, delimiter=",") for path in sorted(folder.glob("winequality*.csv"))]
         rows = np.concatenate(parts)
         return rows[:, :-1], rows[:, -1]
     return getattr(datasets, f"load_{name}")(return_X_y=True)
