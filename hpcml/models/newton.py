@@ -21,11 +21,12 @@ scores are linear in W; that needs no pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from hpcml.models.design import Design
+if TYPE_CHECKING:
+    from hpcml.models.design import Design
 
 #: D·k up to which H is formed.
 DIRECT = 1200
