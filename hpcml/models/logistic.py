@@ -49,7 +49,7 @@ class LogisticRegression(LinearClassifier):
         self,
         C: float = 1.0,
         *,
-        tol: float = 1e-4,
+        tol: float = 1e-5,
         max_iter: int = 100,
         fit_intercept: bool = True,
         class_weight: Any = None,

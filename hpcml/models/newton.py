@@ -21,18 +21,20 @@ scores are linear in W; that needs no pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from hpcml.models.design import Design
+if TYPE_CHECKING:
+    from hpcml.models.design import Design
 
 #: D·k up to which H is formed.
 DIRECT = 1200
 #: Rows of curvature in the sample of the Hessian, for each of the D columns.
 SAMPLE = 100
-#: A step that leaves more than this share of the gradient wants a larger sample.
-SLOW = 0.35
+#: A step that leaves more than this share of the gradient wants a larger sample, if it starts near the minimum: where
+#: it takes less than that share off F. Farther away the whole Hessian would not do better.
+SLOW, NEAR = 0.35, 0.02
 SUFFICIENT = 1e-4
 #: Of the square of the residual, where conjugate gradients end.
 ENOUGH = 0.01
@@ -123,7 +125,8 @@ class Newton:
         return found if found.value < point.value else point
 
     def _judge(self, before: Point, after: Point) -> None:
-        if self.direct and np.linalg.norm(after.gradient) > SLOW * np.linalg.norm(before.gradient):
+        near = before.value - after.value < NEAR * abs(before.value)
+        if self.direct and near and np.linalg.norm(after.gradient) > SLOW * np.linalg.norm(before.gradient):
             self.sample *= 4
 
     def _point(self, W: np.ndarray, scores: np.ndarray, values: np.ndarray, product: np.ndarray) -> Point:

@@ -13,7 +13,9 @@ from hpcml.models.margins import MarginLosses, Stage
 #: Rounds between measurements of the gap, at most.
 PATIENCE = 8
 #: Blocks reckon as if a part of this size of the others did as they do: CoCoA+ (Ma et al. 2015), where all do, has 1
-#: and needs no search; 0 is Lee and Roth's. Measured on text over 2 ranks: 1.15 s with ¼, 1.6 with 0, 1.8 with 1.
+#: and needs no search; 0 is Lee and Roth's. On one set of texts over 2 ranks, single runs: 1.6 s with 0, 1.6 with 0.2,
+#: 1.15 with 0.3, and with 1 no gap of 1e-3 in 50 rounds. The differences below 1 are partly luck of where the gap is
+#: measured.
 BOOST = 0.25
 #: A block's pass is in parts as long as each reads this many times D entries; and there are not more than so many.
 CHEAP, MOST_PARTS = 8, 16
