@@ -14,15 +14,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hpcml.models.estimator import NotFittedError
     from hpcml.models.files import load, read, save
+    from hpcml.models.kernel_features import Nystroem, RBFSampler
     from hpcml.models.linear import LinearSVC, LogisticRegression
     from hpcml.models.mlp import MLPClassifier
     from hpcml.models.resuming import Checkpoints
+    from hpcml.models.svc import SVC
+    from hpcml.models.svr import SVR
 
 #: Where each estimator is defined.
 ESTIMATORS = {
     "LinearSVC": "linear",
     "LogisticRegression": "linear",
     "MLPClassifier": "mlp",
+    "Nystroem": "kernel_features",
+    "RBFSampler": "kernel_features",
+    "SVC": "svc",
+    "SVR": "svr",
 }
 _MODULES = {
     **ESTIMATORS,
@@ -32,7 +39,20 @@ _MODULES = {
     "read": "files",
     "save": "files",
 }
-__all__ = ["Checkpoints", "LinearSVC", "LogisticRegression", "MLPClassifier", "NotFittedError", "load", "read", "save"]
+__all__ = [
+    "Checkpoints",
+    "LinearSVC",
+    "LogisticRegression",
+    "MLPClassifier",
+    "NotFittedError",
+    "Nystroem",
+    "RBFSampler",
+    "SVC",
+    "SVR",
+    "load",
+    "read",
+    "save",
+]
 
 
 def __dir__() -> list[str]:

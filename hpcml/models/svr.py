@@ -18,7 +18,7 @@ class SVR(KernelMachine, Regressor):
         minimise ½ (α − α*)ᵀ K (α − α*) + ε Σ (α + α*) − Σ z (α − α*)
         subject to Σ (α − α*) = 0,  0 ≤ α, α* ≤ C
 
-    A prediction is Σ (α − α*)_s k(x_s, x) + b. The parameters are those of `SVC`; epsilon: misses up to it cost nothing.
+    A prediction is Σ (α − α*)_s k(x_s, x) + b. Parameters are those of `SVC`; epsilon: misses up to it cost nothing.
 
     Fitted attributes: ``support_`` (global row numbers), ``support_vectors_``, ``dual_coef_`` (1, support vectors),
     ``intercept_`` (1,), ``n_support_``, ``n_iter_`` (steps of SMO), ``fit_status_`` and ``history_``, as in `SVC`.

@@ -45,7 +45,7 @@ def shard_of(rows: Rows, rank: int) -> Shard:
 
 
 class KernelMachine(Estimator):
-    """An estimator whose prediction is Σ v_s k(x_s, x) + b over support vectors x_s. Its subclasses say which problem."""
+    """An estimator that predicts Σ v_s k(x_s, x) + b, over support vectors x_s. Its subclasses say which problem."""
 
     takes_sparse = True
 
@@ -108,19 +108,19 @@ class KernelMachine(Estimator):
         """
         if self.kernel == "precomputed":
             return Kernel("precomputed"), shard.X
-        X, moments = shard.X, None
+        X, found = shard.X, None
         if self.gamma == "scale" or (self.kernel == "rbf" and not _sparse(X)):
-            moments = _moments(X, shard.weights, comm, self.reproducible)
+            found = moments(X, shard.weights, comm, self.reproducible)
         gamma = self.gamma
         if gamma == "scale":
-            assert moments is not None
-            spread = moments[1] * X.shape[1]
+            assert found is not None
+            spread = found[1] * X.shape[1]
             gamma = 1.0 / spread if spread > 0 else 1.0
         elif gamma == "auto":
             gamma = 1.0 / X.shape[1]
         kernel = Kernel(self.kernel, float(gamma), float(self.coef0), int(self.degree))
-        if moments is not None and kernel.shift_invariant and not _sparse(X):
-            X = X - moments[0].astype(X.dtype)
+        if found is not None and kernel.shift_invariant and not _sparse(X):
+            X = X - found[0].astype(X.dtype)
         return kernel, X
 
     def _points(self, kernel: Kernel, X: Any, numbers: np.ndarray, comm: MPI.Intracomm) -> Points:
@@ -243,7 +243,7 @@ def _sparse(X: Any) -> bool:
     return hasattr(X, "toarray")
 
 
-def _moments(X: Any, weights: np.ndarray, comm: MPI.Intracomm, reproducible: bool) -> tuple[np.ndarray, float]:
+def moments(X: Any, weights: np.ndarray, comm: MPI.Intracomm, reproducible: bool) -> tuple[np.ndarray, float]:
     """The mean (d,) of each column and the variance of all numbers of X, over all ranks, rows by weight. Collective."""
     total = float(hc.allreduce(weights[:, None], axis=0, reproducible=reproducible, comm=comm)[0])
     if _sparse(X):

@@ -3,8 +3,9 @@
     minimise ½ vᵀKv + cᵀv   subject to   Σ v = 0,   lo ≤ v ≤ hi
 
 With F = Kv + c, a pair (i, j) with v_i < hi, v_j > lo and F_j > F_i can be improved: v_i up and v_j down. i has the
-least F; j promises most, (F_j − F_i)² / (K_ii + K_jj − 2 K_ij): the working set selection 2 of Fan, Chen and Lin, Working
-set selection using second order information for training support vector machines, JMLR 6 (2005). Ties go to the first.
+least F; j promises most, (F_j − F_i)² / (K_ii + K_jj − 2 K_ij): working set selection 2 of Fan, Chen and Lin, Working
+set selection using second order information for training support vector machines, JMLR 6 (2005). Ties go to the
+first.
 """
 
 from __future__ import annotations
