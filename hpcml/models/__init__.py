@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hpcml.models.files import load as load
     from hpcml.models.files import read as read
     from hpcml.models.files import save as save
+    from hpcml.models.kernel_features import Nystroem as Nystroem
+    from hpcml.models.kernel_features import RBFSampler as RBFSampler
     from hpcml.models.linear_svm import LinearSVC as LinearSVC
     from hpcml.models.linear_svm import LinearSVR as LinearSVR
     from hpcml.models.logistic import LogisticRegression as LogisticRegression
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from hpcml.models.resuming import Checkpoints as Checkpoints
     from hpcml.models.ridge import Ridge as Ridge
     from hpcml.models.sgd import SGDClassifier as SGDClassifier
+    from hpcml.models.svc import SVC as SVC
+    from hpcml.models.svr import SVR as SVR
     from hpcml.models.trees.boosting import GradientBoostingClassifier as GradientBoostingClassifier
     from hpcml.models.trees.boosting import GradientBoostingRegressor as GradientBoostingRegressor
     from hpcml.models.trees.forest import DecisionTreeClassifier as DecisionTreeClassifier
@@ -41,10 +45,14 @@ ESTIMATORS = {
     "LinearSVR": "linear_svm",
     "LogisticRegression": "logistic",
     "MLPClassifier": "mlp",
+    "Nystroem": "kernel_features",
+    "RBFSampler": "kernel_features",
     "RandomForestClassifier": "trees.forest",
     "RandomForestRegressor": "trees.forest",
     "Ridge": "ridge",
     "SGDClassifier": "sgd",
+    "SVC": "svc",
+    "SVR": "svr",
 }
 _MODULES = {
     **ESTIMATORS,
