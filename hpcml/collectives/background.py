@@ -50,6 +50,10 @@ class Background:
         """Whether the plan at that place is done, or has failed."""
         return bool(self._board[e.HEADER + place * e.PLACE + e.RESULT] != e.STALLED)
 
+    def drive(self, place: int, patience: int) -> None:
+        """Do the thread's work until the plan at that place is done, or for so many fruitless rounds."""
+        e.drive(self._address, self._place(place), patience)
+
     def take_back(self, place: int) -> int:
         """How far the plan is, as `engine.run` says it; from now on the caller drives it."""
         result = e.take_back(self._address, self._place(place))
