@@ -225,11 +225,12 @@ def progress(address):
     return STOPPED
 
 
-@njit("void(int64, int64, int64)", nogil=True, cache=True)
+@njit("boolean(int64, int64, int64)", nogil=True, cache=True)
 def drive(address, place, patience):
     """Go round the plans on the board, as `progress`, which rests meanwhile, until the one at ``place`` is complete.
 
-    Gives up for now after ``patience`` fruitless rounds, where a microsecond of a nap counts as a round.
+    Gives up for now after ``patience`` fruitless rounds, where a microsecond of a nap counts as a round. Returns
+    whether it is complete, or has failed.
     """
     board, words = carray(int64_at(address), BOARD), carray(int64_at(place), PLACE)
     state = carray(int64_at(words[PLAN]), STATE)
@@ -250,6 +251,7 @@ def drive(address, place, patience):
         elif rounds > state[SPINS]:
             give_way(rounds, state[POLLS_PER_NAP], state[YIELD], state[NAP])
     store_release(address + 8 * DRIVEN, 0)
+    return load_acquire(place + 8 * RESULT) != STALLED
 
 
 @njit("void(int64, int64)", nogil=True, cache=True)

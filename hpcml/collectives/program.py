@@ -227,8 +227,7 @@ class Compiled(Part):
             return
         thread = background()
         assert thread is not None
-        thread.drive(self._place, patience)
-        if thread.is_complete(self._place):
+        if thread.drive(self._place, patience):
             self._take_back()
 
     def awaits(self) -> tuple[Rows, int]:
