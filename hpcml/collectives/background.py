@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Callable
 
 import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import engine as e
-from hpcml.collectives.native_call import libc_address
+from hpcml.collectives.native_call import libc_address, undispatched
 
 FULL = -1
 
@@ -26,6 +27,7 @@ class Background:
         self._board = np.zeros(e.BOARD, np.int64)
         self._board[e.BOARD_YIELD], self._board[e.BOARD_SLEEP] = libc_address("sched_yield"), libc_address("usleep")
         self._address = self._board.ctypes.data
+        self._drive: Callable[[int, int, int], bool] = undispatched(e.drive)
         self._free = list(range(e.PLACES - 1, -1, -1))
         self._parked = False
         self._stopped = False
@@ -49,6 +51,10 @@ class Background:
     def is_complete(self, place: int) -> bool:
         """Whether the plan at that place is done, or has failed."""
         return bool(self._board[e.HEADER + place * e.PLACE + e.RESULT] != e.STALLED)
+
+    def drive(self, place: int, patience: int) -> bool:
+        """Do the thread's work until the plan at that place is done, or for so many fruitless rounds; whether it is."""
+        return self._drive(self._address, self._place(place), patience)
 
     def take_back(self, place: int) -> int:
         """How far the plan is, as `engine.run` says it; from now on the caller drives it."""

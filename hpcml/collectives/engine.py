@@ -14,7 +14,7 @@ import numpy as np
 from numba import carray, njit
 
 from hpcml.collectives.atomics import exchange_if_equal, load_acquire, store_release
-from hpcml.collectives.giving_way import give_way
+from hpcml.collectives.giving_way import LONGEST_NAP, LOOK_MICROSECONDS, give_way, nap_for
 from hpcml.collectives.native_call import call, int64_at
 from hpcml.collectives.table import (
     A_AT,
@@ -56,11 +56,13 @@ from hpcml.collectives.table import (
     NAP,
     SPINS,  # polls before the processor is offered to others
     POLLS_PER_NAP,  # 0: no naps
+    NAP_PER_MEBIBYTE,  # of the message that is waited for, microseconds, and what limits it
+    NAP_LONGEST,
     FOLD_KERNEL,
     FINISH_KERNEL,
     RANKS,
     BUFFERS,  # addresses of INPUT, OUTPUT, SCRATCH: three entries
-) = range(22)
+) = range(24)
 STATE = BUFFERS + 3
 
 DONE, STALLED = 0, -1  # what `run` returns; an MPI error code otherwise
@@ -68,7 +70,8 @@ DONE, STALLED = 0, -1  # what `run` returns; an MPI error code otherwise
 POST_ONLY = -1  # patience with which nothing is waited for: messages are posted up to the first wait
 
 # The board: what `progress` is told, one int64 each. Then come the places for plans.
-STOP, USED, BOARD_YIELD, BOARD_SLEEP, HEADER = range(5)
+# DRIVEN: 0, or microseconds that the thread may sleep at a time, as one that waits goes round the plans itself.
+STOP, USED, BOARD_YIELD, BOARD_SLEEP, DRIVEN, HEADER = range(6)
 # A place for a plan. Whoever holds LOCK may run the plan, or take it away.
 LOCK, PLAN, RESULT, PLACE = range(4)
 PLACES = 1024
@@ -76,8 +79,10 @@ BOARD = HEADER + PLACES * PLACE
 
 STOPPED, IDLE = 1, 0  # what `progress` returns
 EAGER_ROUNDS = 100  # fruitless rounds before the thread sleeps between two: the cores are for those who compute
-LINGER_ROUNDS = 2000  # rounds with nothing under way before it returns
+LINGER_ROUNDS = 1000  # rounds with nothing under way before it returns
 SLEEP_MICROSECONDS = 20
+DRIVEN_SLEEP = 100  # while another goes round, where no longer naps are called for
+NOTHING, MOVED = -1, -2  # of a visit
 
 
 @njit(inline="always")
@@ -91,12 +96,12 @@ def _post(state, function, buffer, row):
 
 
 @njit(inline="always")
-def _wait(state, request, patience):
+def _wait(state, request, nbytes, patience):
     if patience < 0:
         return np.int64(STALLED)
     flag = carray(int64_at(state[FLAG]), 1)
     flag[0] = 0
-    polls = 0
+    polls = slept = 0
     while True:
         error = np.int64(call(state[TEST], (request, state[FLAG], state[STATUS])))
         if error != 0:
@@ -104,15 +109,21 @@ def _wait(state, request, patience):
         if flag[0] != 0:
             return np.int64(DONE)
         polls += 1
-        if polls > patience:
+        if polls + slept > patience:
             return np.int64(STALLED)
-        if polls > state[SPINS]:
+        nap = nap_for(nbytes, slept + LOOK_MICROSECONDS * polls, state[NAP_PER_MEBIBYTE], state[NAP_LONGEST])
+        if nap > 0:
+            call(state[NAP], (np.uint32(nap),))
+            slept += nap
+        elif polls > state[SPINS]:
             give_way(polls, state[POLLS_PER_NAP], state[YIELD], state[NAP])
 
 
 @njit("int64(int64, int64)", nogil=True, cache=True)
 def run(address, patience):
     """Walk the plan whose state is at ``address``; give up for now after ``patience`` polls without a message.
+
+    A microsecond of a nap counts as a poll.
 
     Returns `DONE`, `STALLED` (call again), or the code of the MPI call that failed, at row ``state[NEXT]``.
     """
@@ -125,7 +136,7 @@ def run(address, patience):
         row = rows[at]
         code = row[CODE]
         if code == WAIT:
-            error = _wait(state, state[REQUESTS] + row[SLOT] * handle, patience)
+            error = _wait(state, state[REQUESTS] + row[SLOT] * handle, row[COUNT], patience)
         elif code == SEND:
             error = _post(state, state[ISEND], buffers[row[A]] + row[A_AT], row)
         elif code == RECV:
@@ -150,43 +161,97 @@ def run(address, patience):
 
 
 @njit(inline="always")
-def _visit(place):
-    """Run the plan at that place of the board a little. 2: it got on; 1: it did not; 0: there is nothing to run."""
+def _visit(place, waited):
+    """Run the plan at that place of the board a little. `MOVED`, `NOTHING` to run, or microseconds to leave it alone.
+
+    waited: microseconds since any plan got on.
+    """
     if load_acquire(place + 8 * PLAN) == 0:
-        return 0
+        return NOTHING
     if not exchange_if_equal(place + 8 * LOCK, 0, 1):
-        return 1
-    outcome = 0
+        return 0
+    outcome = NOTHING
     words = carray(int64_at(place), PLACE)
     if words[PLAN] != 0 and words[RESULT] == STALLED:
         state = carray(int64_at(words[PLAN]), STATE)
         before = state[NEXT]
         words[RESULT] = run(words[PLAN], 0)
-        outcome = 2 if words[RESULT] != STALLED or state[NEXT] != before else 1
+        if words[RESULT] != STALLED or state[NEXT] != before:
+            outcome = MOVED
+        else:
+            row = carray(int64_at(state[ROWS] + 8 * COLUMNS * before), COLUMNS)
+            outcome = nap_for(row[COUNT], waited, state[NAP_PER_MEBIBYTE], state[NAP_LONGEST])
     store_release(place + 8 * LOCK, 0)
     return outcome
+
+
+@njit(inline="always")
+def _round(address, waited):
+    """Visit all plans on the board; what `_visit` says of them together: they share the links, so naps add up."""
+    nap, found, moved = 0, False, False
+    for number in range(load_acquire(address + 8 * USED)):
+        outcome = _visit(address + 8 * (HEADER + number * PLACE), waited)
+        found |= outcome != NOTHING
+        moved |= outcome == MOVED
+        nap += max(outcome, 0)
+    return MOVED if moved else min(nap, LONGEST_NAP) if found else NOTHING
 
 
 @njit("int64(int64)", nogil=True, cache=True)
 def progress(address):
     """Go round the plans on the board at ``address``; return `IDLE` when there are none for a while, or `STOPPED`."""
     board = carray(int64_at(address), BOARD)
-    fruitless = empty = 0
+    fruitless = empty = slept = 0
     while load_acquire(address + 8 * STOP) == 0:
-        found = moved = False
-        for number in range(load_acquire(address + 8 * USED)):
-            outcome = _visit(address + 8 * (HEADER + number * PLACE))
-            found |= outcome > 0
-            moved |= outcome > 1
-        empty = 0 if found else empty + 1
-        fruitless = 0 if moved else fruitless + 1
+        driven = load_acquire(address + 8 * DRIVEN)
+        if driven > 0:
+            call(board[BOARD_SLEEP], (np.uint32(driven),))
+            continue
+        outcome = _round(address, slept + LOOK_MICROSECONDS * fruitless)
+        empty = empty + 1 if outcome == NOTHING else 0
+        if outcome == MOVED:
+            fruitless = slept = 0
+            continue
+        fruitless += 1
         if empty > LINGER_ROUNDS:
             return IDLE
-        if fruitless > EAGER_ROUNDS:
-            call(board[BOARD_SLEEP], (np.uint32(SLEEP_MICROSECONDS),))
-        elif not moved:
+        if outcome > 0:
+            call(board[BOARD_SLEEP], (np.uint32(outcome),))
+            slept += outcome
+        elif fruitless > EAGER_ROUNDS:
+            call(board[BOARD_SLEEP], (np.uint32(SLEEP_MICROSECONDS + empty // 4),))
+        else:
             call(board[BOARD_YIELD], ())
     return STOPPED
+
+
+@njit("boolean(int64, int64, int64)", nogil=True, cache=True)
+def drive(address, place, patience):
+    """Go round the plans on the board, as `progress`, which rests meanwhile, until the one at ``place`` is complete.
+
+    Gives up for now after ``patience`` fruitless rounds, where a microsecond of a nap counts as a round. Returns
+    whether it is complete, or has failed.
+    """
+    board, words = carray(int64_at(address), BOARD), carray(int64_at(place), PLACE)
+    state = carray(int64_at(words[PLAN]), STATE)
+    store_release(address + 8 * DRIVEN, max(DRIVEN_SLEEP, min(LONGEST_NAP, 4 * state[NAP_LONGEST])))
+    rounds = slept = 0  # since a plan got on
+    patience = np.int64(patience)
+    while load_acquire(place + 8 * RESULT) == STALLED and patience > 0:
+        outcome = _round(address, slept + LOOK_MICROSECONDS * rounds)
+        if outcome == MOVED:
+            rounds = slept = 0
+            continue
+        rounds += 1
+        patience -= 1
+        if outcome > 0:
+            call(board[BOARD_SLEEP], (np.uint32(outcome),))
+            slept += outcome
+            patience -= outcome
+        elif rounds > state[SPINS]:
+            give_way(rounds, state[POLLS_PER_NAP], state[YIELD], state[NAP])
+    store_release(address + 8 * DRIVEN, 0)
+    return load_acquire(place + 8 * RESULT) != STALLED
 
 
 @njit("void(int64, int64)", nogil=True, cache=True)

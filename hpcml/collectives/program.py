@@ -20,7 +20,7 @@ from hpcml.collectives.arrays import new
 from hpcml.collectives.background import FULL, background
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
-from hpcml.collectives.giving_way import pace
+from hpcml.collectives.giving_way import naps, pace
 from hpcml.collectives.native_call import undispatched
 from hpcml.collectives.ops import Op, divide, fold
 from hpcml.collectives.stall import Rows, Stall
@@ -66,7 +66,7 @@ class Part(Program, Protocol):
 
     def poll(self, patience: int) -> bool: ...
     def awaits(self) -> tuple[Rows, int]: ...
-    def advance(self) -> None: ...
+    def advance(self) -> bool: ...
 
 
 def make_program(channel: Channel, table: t.Table, tag: int, op: Op | None, dtype: np.dtype) -> Part:
@@ -124,6 +124,8 @@ class Compiled(Part):
         for place, address in _addresses().items():
             state[place] = address
         state[e.SPINS], state[e.POLLS_PER_NAP] = pace(channel.machine.per_node, SPINS)
+        if (network := channel.machine.network) is not None:
+            state[e.NAP_PER_MEBIBYTE], state[e.NAP_LONGEST] = naps(network.between.beta)
         if op is not None:
             state[e.FOLD_KERNEL] = kernels.fold_kernel(op.name, dtype).address
             state[e.FINISH_KERNEL] = kernels.finish_kernel(dtype).address if op.finishes else 0
@@ -200,32 +202,45 @@ class Compiled(Part):
 
     def _wait_long(self) -> None:
         """Control comes back from the engine now and then, so that Ctrl-C is heard, and alarms of other ranks."""
-        if self._place != FULL:
-            self._take_back()
         stall: Stall | None = None
         polls = 0
         try:
             while self._pending == STALLED:
                 patience = TAKE_TURNS if others_advance(self) else LOOK_AROUND
-                self._pending = self._run(self._address, patience)
+                self._go_on(patience)
                 polls += patience
                 if self._pending == STALLED and polls >= LOOK_AROUND:
                     polls = 0
                     stall = stall or Stall(self._channel, self._number, int(self._state[self._tag]))
                     stall.look_around(*self.awaits())
         finally:
+            if self._place != FULL:
+                self._take_back()
             if stall:
                 stall.over()
         self._settle()
 
+    def _go_on(self, patience: int) -> None:
+        """Drive it, and with it what else is in the background, where it is there."""
+        if self._place == FULL:
+            self._pending = self._run(self._address, patience)
+            return
+        thread = background()
+        assert thread is not None
+        if thread.drive(self._place, patience):
+            self._take_back()
+
     def awaits(self) -> tuple[Rows, int]:
         return self._rows, int(self._state[self._next]) if self._pending else len(self._rows)
 
-    def advance(self) -> None:
-        if self._pending == STALLED and self._place == FULL:
+    def advance(self) -> bool:
+        if self._place != FULL:
+            return False
+        if self._pending == STALLED:
             self._pending = self._run(self._address, 0)
             if not self._pending:
                 under_way().discard(self)
+        return True
 
     def forget(self) -> None:
         self._forgotten = True
@@ -307,8 +322,9 @@ class Walked(Part):
     def awaits(self) -> tuple[Rows, int]:
         return self._rows, self._next
 
-    def advance(self) -> None:
+    def advance(self) -> bool:
         self.test()
+        return True
 
     def wait(self) -> None:
         polls, stall = 0, None

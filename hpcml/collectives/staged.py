@@ -103,11 +103,12 @@ class Staged(Program):
         rows = [np.asarray(rows, np.int64).reshape(-1, COLUMNS) for rows, _ in found]
         return np.concatenate(rows), sum(map(len, rows[:-1])) + found[-1][1]
 
-    def advance(self) -> None:
+    def advance(self) -> bool:
         try:
             self.poll(0)
         except CommunicationError as error:  # told where it is waited for
             self._failed = error
+        return True
 
     def forget(self) -> None:
         """Nothing: it is kept while it is under way."""

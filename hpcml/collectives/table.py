@@ -24,8 +24,8 @@ from hpcml.collectives.steps import Incoming, Steps, flatten
 
 # What a row does.
 RECV, SEND, WAIT, FOLD, FINISH, COPY = range(6)
-# Its columns. SEND reads A; RECV and COPY write DST; FOLD is DST = A ∘ B. COUNT is in bytes, for FOLD and FINISH in
-# items.
+# Its columns. SEND reads A; RECV and COPY write DST; FOLD is DST = A ∘ B. COUNT is in bytes (WAIT has that of its
+# message), for FOLD and FINISH in items.
 CODE, PEER, SLOT, COUNT, DST, DST_AT, A, A_AT, B, B_AT = range(10)
 COLUMNS = 10
 # The memory that a row names.
@@ -109,7 +109,7 @@ class _Lowering:
         self.rows: list[list[int]] = []
         self.free: list[int] = []
         self.slots = 0
-        self.peers: dict[int, int] = {}  # whom the request in a slot is about
+        self.messages: dict[int, tuple[int, int]] = {}  # the peer and the bytes that the request in a slot is about
         self.posted: deque[_Posted] = deque()  # receives that are under way
         self.sends_out = 0  # sends emitted
         self.folded = 0  # receives done with
@@ -229,14 +229,16 @@ class _Lowering:
                 self.slots += 1
             slot = self.free.pop()
             here = {"a" if code == SEND else "dst": Place(place.buffer, place.at + at)}
-            self._row(code, peer=peer, slot=slot, count=min(nbytes - at, MESSAGE_BYTES), **here)
+            count = min(nbytes - at, MESSAGE_BYTES)
+            self._row(code, peer=peer, slot=slot, count=count, **here)
             slots.append(slot)
-            self.peers[slot] = peer
+            self.messages[slot] = peer, count
         return slots
 
     def _wait(self, slots: list[int]) -> None:
         for slot in slots:
-            self._row(WAIT, peer=self.peers[slot], slot=slot)
+            peer, count = self.messages[slot]
+            self._row(WAIT, peer=peer, slot=slot, count=count)
         self.free.extend(slots)
 
     def _copy(self, blocks: list[int], to: list[Place]) -> None:

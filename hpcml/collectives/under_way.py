@@ -13,8 +13,8 @@ TAKE_TURNS = 500  # polls for a message between two turns of the others
 
 
 class Advancing(Protocol):
-    def advance(self) -> None:
-        """Do what can be done at once."""
+    def advance(self) -> bool:
+        """Do what can be done at once; whether it gets on at such turns only, and not by itself."""
 
 
 @functools.cache
@@ -24,8 +24,5 @@ def under_way() -> set[Advancing]:
 
 
 def others_advance(*me: Advancing) -> bool:
-    """Give all but ``me`` a turn; whether there are any."""
-    others = [program for program in list(under_way()) if program not in me]
-    for program in others:
-        program.advance()
-    return bool(others)
+    """Give all but ``me`` a turn; whether there are any that need more of them."""
+    return any([program.advance() for program in list(under_way()) if program not in me])

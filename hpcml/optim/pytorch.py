@@ -13,7 +13,7 @@ Gradients travel while ``backward`` goes on, as `hpcml.optim.Distributed` has it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
@@ -92,9 +92,12 @@ class _Rule(NamedTuple):
 
 
 class _Bridge:
-    """Torch's parameters, as `Distributed` sees an optimizer: it gets mean gradients, and torch makes the step."""
+    """Torch's parameters, as `Distributed` sees an optimizer: it gets mean gradients, and torch makes the step.
 
-    needs_all = True
+    It takes in each gradient as it comes, while others are under way; with the last one torch makes the step.
+    """
+
+    needs_all = False
     loss_scale: LossScale | None = None
 
     def __init__(self, parameters: Mapping[str, torch.nn.Parameter], step: Callable[[], Any]) -> None:
@@ -105,23 +108,29 @@ class _Bridge:
         self.state: list[dict[str, np.ndarray]] = [{} for _ in self.pairs]
         self.rule = _Rule("torch")
         self.hyperparameters: dict[str, Any] = {}
-        self.steps = 0
+        self.steps = self._missing = 0
 
     def described(self) -> list[str]:
         return [f"{name!r}, {array.dtype} of shape {array.shape}" for name, array in self.pairs]
 
     def step(self, grads: Mapping[str, np.ndarray]) -> None:
-        self.update([np.ravel(grads[name]) for name in self.params])
+        self.advance()
+        for i, name in enumerate(self.params):
+            self.apply(i, np.ravel(grads[name]), 1.0)
 
-    def update(self, gradients: Sequence[np.ndarray], scale: float = 1.0, complete: Any = None) -> bool:
-        for parameter, mean in zip(self._parameters, gradients, strict=True):
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            gradient = _array(parameter.grad)
-            np.multiply(wide(mean).reshape(gradient.shape), scale, out=gradient, casting="unsafe")
+    def advance(self) -> None:
         self.steps += 1
-        self._step()
-        return True
+        self._missing = len(self.pairs)
+
+    def apply(self, i: int, gradient: np.ndarray, scale: float) -> None:
+        parameter = self._parameters[i]
+        if parameter.grad is None:
+            parameter.grad = torch.empty_like(parameter)
+        mean = _array(parameter.grad)
+        np.multiply(wide(gradient).reshape(mean.shape), scale, out=mean, casting="unsafe")
+        self._missing -= 1
+        if not self._missing:
+            self._step()
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -238,12 +238,13 @@ class Shared(Part):
     def forget(self) -> None:
         """Nothing: it is kept while it is under way."""
 
-    def advance(self) -> None:
+    def advance(self) -> bool:
         """Do what can be done at once, while this rank waits for something else."""
         if self._pending == STALLED:
             self._pending = self._run(self._address, 0)
             if not self._pending:
                 under_way().discard(self)
+        return True
 
     def _wait_long(self) -> None:
         """Control comes back now and then, so that Ctrl-C is heard, alarms of other ranks, and who else needs us."""
