@@ -184,7 +184,7 @@ GOOD = "".join(f"{i},{i + 1},{'ab'[i % 2]}\n" for i in range(40))
 @pytest.mark.parametrize(
     "text, arguments, said",
     [
-        (GOOD, ["--model", "forest"], "invalid choice: 'forest'"),
+        (GOOD, ["--model", "oracle"], "invalid choice: 'oracle'"),
         (GOOD, ["--data", "absent.csv"], "no data file 'absent.csv'"),
         (GOOD + "1,2\n", [], "line 41: found 2 fields, expected 3"),
         (GOOD, ["--target", "kind"], "no target column 'kind'"),

@@ -20,7 +20,7 @@ def no_launcher(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["train", "--model", "forest"], ["sing"]])
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["train", "--model", "oracle"], ["sing"]])
 def test_neither_mpi_nor_numba_is_loaded_to_print_help_or_an_error(argv):
     program = f"""
 import sys
@@ -55,7 +55,7 @@ def test_unknown_command(capsys):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["--model", "forest"], "invalid choice: 'forest' (choose from"),
+        (["--model", "oracle"], "invalid choice: 'oracle' (choose from"),
         (["--optimizer", "lion"], "invalid choice: 'lion'"),
         (["--epochs", "0"], "--epochs: found '0', expected a whole number from 1 on"),
         (["--epochs", "two"], "--epochs: found 'two'"),
