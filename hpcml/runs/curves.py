@@ -40,7 +40,7 @@ def figure_of(records: list[dict], title: str, test_accuracy: float | None) -> F
         if quantity == "accuracy" and test_accuracy is not None:
             label = f"test, at the end: {test_accuracy:.4f}"
             axes.axhline(test_accuracy, color=TEST, linestyle="--", linewidth=1, label=label)
-        axes.set(xlabel="epoch" if "bound_seconds" in records[0] else "iteration", ylabel=quantity)
+        axes.set(xlabel="iteration" if {"gap", "leaves", "nodes"} & records[0].keys() else "epoch", ylabel=quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
