@@ -4,8 +4,8 @@ test.
     python3 benchmarks/accuracy.py linear --data-folder shared/data
 
 A row of `ROWS` is an estimator, its rival, and the data sets that they are compared on; another estimator is another
-row. Classifiers are compared by accuracy, regressors by R². "Within noise" is a mean that is no more than one standard
-error of the differences over the seeds below the rival's, or 0.001. Results go to
+row. Classifiers are compared by accuracy, regressors by R². "Within noise" is a mean that is no more than two standard
+errors of the differences over the seeds below the rival's, or 0.001. Results go to
 benchmarks/results/accuracy-<group>.txt.
 """
 
@@ -221,7 +221,8 @@ def main() -> None:
             X, y = sets[name]
             scores = compared(row, X, y)
             mean, spread = scores.mean(axis=0), scores.std(axis=0, ddof=1)
-            fine = mean[0] >= mean[1] - max(spread[1] / len(scores) ** 0.5, 1e-3)
+            error = (scores[:, 0] - scores[:, 1]).std(ddof=1) / len(scores) ** 0.5
+            fine = mean[0] >= mean[1] - max(2 * error, 1e-3)
             said = "within noise" if fine else "WORSE"
             lines.append(
                 f"{row.name:26}{name:15}{len(y):7,}{mean[0]:10.4f}{spread[0]:8.4f}{mean[1]:10.4f}{spread[1]:8.4f}"
