@@ -13,7 +13,7 @@ from typing import NoReturn
 from hpcml.runs.launch import Launch, find_launch, lone_worlds
 from hpcml.version import __version__
 
-COMMANDS = ("train", "predict", "bench", "tune", "simulate", "draw", "verify")
+COMMANDS = ("train", "predict", "bench", "tune", "simulate", "draw", "verify", "launch", "submit", "jobs")
 
 
 class Ending(Exception):
@@ -56,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             _wait_for_all()
         return ending.status
     try:
-        return run(args)
+        status = run(args)
+        if launch is not None and launch.process == 0:
+            _note_status(status)
+        return status
     except BrokenPipeError:
         # Who read the output has left (`| head`). Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -109,6 +112,13 @@ def _wait_for_all() -> None:
     from mpi4py import MPI
 
     MPI.COMM_WORLD.barrier()
+
+
+def _note_status(status: int) -> None:
+    """Where `hpcml launch` wants to know: what a launcher returns is not always what the ranks have left with."""
+    if path := os.environ.get("HPCML_STATUS_FILE"):
+        with open(path, "w", encoding="ascii") as file:
+            file.write(str(status))
 
 
 def _end(error: BaseException) -> int:
