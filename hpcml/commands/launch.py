@@ -7,8 +7,12 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpcml.commands.numbers import count
+
+if TYPE_CHECKING:
+    from hpcml.slurm.life import Life
 
 HELP = "in a Slurm job: start the ranks by the launcher that fits, pass signals on, requeue"
 
@@ -31,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The status of the program; 75 where it kept where it is and the job could not be requeued."""
+    from hpcml.slurm.life import Life
+
+    with Life() as life:  # at once: from here on signals are noted
+        return _run(args, life)
+
+
+def _run(args: argparse.Namespace, one: Life) -> int:
     from hpcml.slurm import launcher, life, program, staging
     from hpcml.slurm.commands import SlurmError
 
@@ -56,8 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if said is not None:
         said.unlink(missing_ok=True)
         environment["HPCML_STATUS_FILE"] = str(said)
-    one = life.Life([*before, *started], environment, said)
-    status = one.run()
+    status = one.run([*before, *started], environment, said)
     if life.is_worth_another(status, one, job, args.restarts):
         life.requeue(job)
     return status

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hpcml.slurm.commands import SlurmError, asked
 from hpcml.slurm.launcher import Job
@@ -25,30 +26,33 @@ AGAIN_SECONDS = 10.0
 
 
 class Life:
-    """Runs ``command``, and finds out how it ended.
+    """While the block runs, signals are noted and passed on to the program that `run` has started."""
 
-    said: a file on which rank 0 of an hpcml command notes the status that it ends with; None for other programs.
-    What it notes counts more than what the launcher returns: that is 143 where srun ends ranks that are just leaving,
-    and 0 where the daemons of an mpiexec were killed.
-    """
-
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], said: Path | None) -> None:
-        self._command, self._environment, self._said = command, dict(environment), said
+    def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
+        self._before: dict[int, Any] = {}
         self.told = False  # to end
         self.ended = False  # by Slurm
 
-    def run(self) -> int:
-        """The status: 75 where the program kept where it is, or lost it to the signal, and may go on."""
-        before = {number: signal.signal(number, self._tell) for number in (signal.SIGUSR1, signal.SIGTERM)}
-        try:
-            self._child = subprocess.Popen(self._command, env=self._environment, stdin=subprocess.DEVNULL)
-            if self.told:
-                self._child.send_signal(signal.SIGUSR1)
-            return self._verdict(self._waited(self._child))
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def __enter__(self) -> Life:
+        self._before = {number: signal.signal(number, self._tell) for number in (signal.SIGUSR1, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str], said: Path | None) -> int:
+        """The status: 75 where the program kept where it is, or was too young to have anything, and may go on.
+
+        said: a file on which rank 0 of an hpcml command notes the status that it ends with; None for other programs.
+        What it notes counts more than what the launcher returns: that is 143 where srun ends ranks that are just
+        leaving, and 0 where the daemons of an mpiexec were killed.
+        """
+        self._child = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL)
+        if self.told:
+            self._child.send_signal(signal.SIGUSR1)
+        return self._verdict(self._waited(self._child), said)
 
     def _tell(self, number: int, _: object) -> None:
         if number == signal.SIGTERM:
@@ -66,15 +70,15 @@ class Life:
                 if self.told:
                     child.send_signal(signal.SIGUSR1)
 
-    def _verdict(self, status: int) -> int:
+    def _verdict(self, status: int, said: Path | None) -> int:
         status = 128 - status if status < 0 else status
         noted = None
-        if self._said is not None and self._said.exists():
-            noted = int(self._said.read_text() or 1)
-            self._said.unlink()
+        if said is not None and said.exists():
+            noted = int(said.read_text() or 1)
+            said.unlink()
         if noted == KEPT or (self.told and status == 128 + signal.SIGUSR1):
             return KEPT
-        if self._said is not None and status == 0 and noted is None:
+        if said is not None and status == 0 and noted is None:
             say("the launcher returned 0, but the program did not reach its end: its daemons were killed")
             return 128 + signal.SIGKILL
         return status

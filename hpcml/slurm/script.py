@@ -48,6 +48,7 @@ def script(wish: Wish, python: str, launch: Sequence[str], warning: int = WARNIN
         *(f"#SBATCH {option}" for option in kept),
         "",
         *(f"module load {shlex.quote(module)}" for module in wish.modules),
+        "trap '' USR1  # for the moment until Python listens; exec, for it is this process that Slurm tells",
         f"exec {shlex.join([python, '-m', 'hpcml', 'launch', *launch])}",
     ]
     return "\n".join(lines) + "\n"
