@@ -58,16 +58,17 @@ def _run(args: argparse.Namespace, one: Life) -> int:
         life.say(f"job {job.number}, {job.tasks} ranks on {job.nodes} nodes, {library}: {shlex.join(before + started)}")
         if args.dry_run:
             return 0
-        if not own:
-            program.require_one_world(before, python, environment, job.tasks)
+        status = 0 if own else program.require_one_world(before, python, environment, job.tasks)
     except (SlurmError, OSError) as error:
         print(f"hpcml launch: error: {error}", file=sys.stderr, flush=True)
         return 2
+    if status:
+        life.say(f"the ranks were killed before they began, with status {status}")
     said = Path(f".hpcml-status-{job.number}").absolute() if own else None
     if said is not None:
         said.unlink(missing_ok=True)
         environment["HPCML_STATUS_FILE"] = str(said)
-    status = one.run([*before, *started], environment, said)
+    status = status or one.run([*before, *started], environment, said)
     if life.is_worth_another(status, one, job, args.restarts):
         life.requeue(job)
     return status

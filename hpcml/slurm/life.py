@@ -24,6 +24,9 @@ KEPT = 75  # hpcml.runs.interruption.STATUS, without its MPI
 #: Seconds after which ranks that are still there are told again: they may have been starting.
 AGAIN_SECONDS = 10.0
 
+#: A life that is ended by a fault as early as this is given so many restarts: it may be a fault of the program.
+EARLY_SECONDS, EARLY_RESTARTS = 60.0, 3
+
 
 class Life:
     """While the block runs, signals are noted and passed on to the program that `run` has started."""
@@ -31,6 +34,7 @@ class Life:
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._before: dict[int, Any] = {}
+        self._began = time.monotonic()
         self.told = False  # to end
         self.ended = False  # by Slurm
 
@@ -41,6 +45,11 @@ class Life:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @property
+    def seconds(self) -> float:
+        """How old it is."""
+        return time.monotonic() - self._began
 
     def run(self, command: Sequence[str], environment: Mapping[str, str], said: Path | None) -> int:
         """The status: 75 where the program kept where it is, or was too young to have anything, and may go on.
@@ -88,6 +97,9 @@ def is_worth_another(status: int, life: Life, job: Job, restarts: int) -> bool:
     """Whether the job should be put back into the queue: what is kept can go on; a rank that was killed can be
     started again. What the user has to mend (2), and an error of the program (1), would only come again."""
     if life.ended or not (status == KEPT or status > 128):
+        return False
+    if status != KEPT and life.seconds < EARLY_SECONDS and job.restarts >= EARLY_RESTARTS:
+        say(f"the job's lives end early, this one after {life.seconds:.0f} s with status {status}: it is not requeued")
         return False
     if job.restarts >= restarts:
         say(f"the job had {job.restarts} restarts, as many as --restarts allows: it is not requeued")

@@ -54,10 +54,11 @@ def _line(sweep: str, job: Job) -> list[str]:
     return shlex.split(lines[int(job.task) - 1])
 
 
-def require_one_world(before: Sequence[str], python: str, environment: Mapping[str, str], tasks: int) -> None:
+def require_one_world(before: Sequence[str], python: str, environment: Mapping[str, str], tasks: int) -> int:
     """A second's test that launcher and library belong together. Raises SlurmError where they do not.
 
-    hpcml's own commands find that out by themselves.
+    hpcml's own commands find that out by themselves. Returns 0; or the status, above 128, where the test was killed,
+    say with a node.
     """
     ran = subprocess.run(
         [*before, python, "-c", _WORLD],
@@ -67,8 +68,12 @@ def require_one_world(before: Sequence[str], python: str, environment: Mapping[s
         stdin=subprocess.DEVNULL,
     )
     found = ran.stdout.strip().replace("\n", ", ")
+    status = 128 - ran.returncode if ran.returncode < 0 else ran.returncode
+    if not found and status > 128:
+        return status
     if found != f"world of {tasks}":
         raise SlurmError(
             f"expected one MPI world of {tasks} ranks, found: {found or 'none at all'}. The launcher does not fit this "
             "MPI library: try LAUNCHER=mpiexec, or MPI_TYPE ('srun --mpi=list' tells what there is)"
         )
+    return 0

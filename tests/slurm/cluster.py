@@ -25,6 +25,12 @@ def answers():
     return shutil.which("sbatch") and subprocess.run(["sinfo"], capture_output=True).returncode == 0
 
 
+def nodes():
+    """Their names; none without a cluster."""
+    listed = ["sinfo", "--noheader", "--Node", "--format=%N"]
+    return set(subprocess.run(listed, capture_output=True, text=True).stdout.split()) if answers() else set()
+
+
 needs_cluster = pytest.mark.skipif(not answers(), reason="no Slurm cluster answers to sinfo")
 needs_lab = pytest.mark.skipif(LAB is None, reason="HPCML_SLURM_LAB names no program that crashes nodes")
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import slow_training
-from cluster import LAB, ROOT, ended, environment, needs_cluster, needs_lab, wait_for
+from cluster import LAB, ROOT, ended, environment, needs_cluster, needs_lab, nodes, wait_for
 
 from hpcml.slurm import queue
 
-pytestmark = needs_cluster
+NODES = sorted(nodes())
+pytestmark = [needs_cluster, pytest.mark.skipif(len(NODES) < 2, reason="the cluster has less than 2 nodes")]
 PROGRAM = ROOT / "tests" / "slurm" / "slow_training.py"
 
 
@@ -69,9 +70,19 @@ def straight():
 
 @pytest.fixture(scope="module", autouse=True)
 def limited():
-    """A job of 140 s at least with lives of one minute at most, which begins before the other tests."""
+    """A job of 70 s at least with lives of one minute at most, which begins before the other tests."""
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".slurm-test-", ignore_cleanup_errors=True) as path:
-        yield Path(path), submit(Path(path), seconds=0.7, steps=1000, minutes=1, warning=30)
+        yield (
+            Path(path),
+            submit(
+                Path(path),
+                f"--sbatch=--nodelist={','.join(NODES[:2])}",
+                seconds=0.35,
+                steps=1000,
+                minutes=1,
+                warning=30,
+            ),
+        )
 
 
 @pytest.mark.parametrize("launcher", ["srun", "mpiexec"])
@@ -94,7 +105,9 @@ def test_requeued_by_slurm_the_ranks_use_its_notice(folder, straight):
 @needs_lab
 @pytest.mark.parametrize("fault", ["crash", "cut link", "rank"])
 def test_after_a_fault_steps_since_the_last_checkpoint_are_made_again(folder, straight, fault):
-    number = submit(folder, seconds=0.1, steps=10)
+    if len(NODES) < 4:
+        pytest.skip("the cluster has less than 4 nodes")
+    number = submit(folder, f"--sbatch=--exclude={','.join(NODES[:2])}", seconds=0.1, steps=10)
     wait_for_step(folder, 35)
     (entry,) = queue.job(number)
     told = subprocess.run(["scontrol", "show", "hostnames", entry.nodes], capture_output=True, text=True)

@@ -186,7 +186,7 @@ def test_a_life_passes_the_signal_on_again_and_again_until_the_program_leaves(mo
         ("sys.exit(1)", None, False, 1, False),
     ],
 )
-def test_what_counts_is_what_the_program_said(tmp_path, code, noted, told, status, again):
+def test_what_counts_is_what_the_program_said(monkeypatch, tmp_path, code, noted, told, status, again):
     said = tmp_path / "said"
     if noted is not None:
         code = f"open({str(said)!r}, 'w').write({noted!r}); {code}"
@@ -196,6 +196,10 @@ def test_what_counts_is_what_the_program_said(tmp_path, code, noted, told, statu
         assert found == status and not said.exists()
         assert life.is_worth_another(found, one, JOB, 100) == again
         assert not life.is_worth_another(found, one, JOB._replace(restarts=100), 100)
+        # A fault of a program comes again and again; where nothing was wrong but the time, that is no reason to stop.
+        assert life.is_worth_another(found, one, JOB._replace(restarts=3), 100) == (found == 75)
+        monkeypatch.setattr(life, "EARLY_SECONDS", 0.0)
+        assert life.is_worth_another(found, one, JOB._replace(restarts=3), 100) == again
         os.kill(os.getpid(), signal.SIGTERM)  # Slurm itself ends the job
         time.sleep(0)
         assert not life.is_worth_another(found, one, JOB, 100)
