@@ -36,7 +36,7 @@ def earlier_run(args: argparse.Namespace) -> tuple[str, dict[str, Any]] | None:
         return None
     config = read_json(path / CONFIG)
     given, before = json.loads(json.dumps(vars(args), default=str)), config["arguments"]
-    for name in sorted((given.keys() | before.keys()) - set(FREE)):
+    for name in sorted((given.keys() & before.keys()) - set(FREE)):  # of another version there may be others
         if given.get(name) != before.get(name):
             option = "--" + name.replace("_", "-")
             raise DirectoryError(

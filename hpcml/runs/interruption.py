@@ -27,7 +27,8 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """While the block runs, a signal does not end the process: it is noted, and ``asked()`` says so.
+    """While the block runs, a signal does not end the process: it is noted, and ``asked()`` says so. After SIGUSR1 more
+    of it are ignored, also when the block has ended.
 
     keeps: whether the run asks. Otherwise nothing can be kept: SIGUSR1 alone is taken, and the run goes on for as long
     as it is let.
@@ -61,4 +62,6 @@ class Interruption:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # Who has asked once may ask again, and must not end what comes after the block, say a save.
+            repeated = number == signal.SIGUSR1 and self.asked()
+            signal.signal(number, signal.SIG_IGN if repeated else handler)

@@ -24,6 +24,9 @@ KEPT = 75  # hpcml.runs.interruption.STATUS, without its MPI
 #: Seconds after which ranks that are still there are told again: they may have been starting.
 AGAIN_SECONDS = 10.0
 
+#: What MPI libraries leave with by themselves when a rank is lost: MPICH 9 and 15, Open MPI 14.
+LOST = (9, 14, 15)
+
 #: A life that is ended by a fault as early as this is given so many restarts: it may be a fault of the program.
 EARLY_SECONDS, EARLY_RESTARTS = 60.0, 3
 
@@ -85,7 +88,8 @@ class Life:
         if said is not None and said.exists():
             noted = int(said.read_text() or 1)
             said.unlink()
-        if noted == KEPT or (self.told and status == 128 + signal.SIGUSR1):
+        # 128 and more, once told: too young to listen, or ended by srun while the first had already left.
+        if noted == KEPT or (self.told and status > 128):
             return KEPT
         if said is not None and status == 0 and noted is None:
             say("the launcher returned 0, but the program did not reach its end: its daemons were killed")
@@ -96,7 +100,7 @@ class Life:
 def is_worth_another(status: int, life: Life, job: Job, restarts: int) -> bool:
     """Whether the job should be put back into the queue: what is kept can go on; a rank that was killed can be
     started again. What the user has to mend (2), and an error of the program (1), would only come again."""
-    if life.ended or not (status == KEPT or status > 128):
+    if life.ended or not (status == KEPT or status > 128 or status in LOST):
         return False
     if status != KEPT and life.seconds < EARLY_SECONDS and job.restarts >= EARLY_RESTARTS:
         say(f"the job's lives end early, this one after {life.seconds:.0f} s with status {status}: it is not requeued")

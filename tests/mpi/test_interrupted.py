@@ -55,7 +55,7 @@ def test_a_signal_on_any_rank_ends_all_after_the_next_step_and_no_bit_is_lost(fo
             assert interruption.said(COMM) == f"{name.name} on rank {SIZE - 1}"
     assert_same_bits(resumed.parameters_, straight.parameters_)
     assert [r["epoch"] for r in resumed.history_] == [1, 2, 3, 4]
-    assert signal.getsignal(name) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_asked_in_the_last_step_it_ends_as_if_it_was_not(folder):

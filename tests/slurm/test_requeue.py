@@ -22,10 +22,10 @@ pytestmark = [needs_cluster, pytest.mark.skipif(len(NODES) < 2, reason="the clus
 PROGRAM = ROOT / "tests" / "slurm" / "slow_training.py"
 
 
-def submit(folder, *options, seconds, steps, warning=60, minutes=10, **settings):
+def submit(folder, *options, seconds, steps, warning=60, minutes=10, where=".", **settings):
     """The number of a job of 2 ranks on 2 nodes, by hpcml submit."""
     own = ["--nodes", "2", "--time", str(minutes), "--warning", str(warning), "--sbatch=--output=job.out", *options]
-    training = [sys.executable, str(PROGRAM), ".", str(seconds), str(steps)]
+    training = [sys.executable, str(PROGRAM), where, str(seconds), str(steps)]
     ran = subprocess.run(
         [sys.executable, "-m", "hpcml", "submit", *own, "--", *training],
         cwd=folder, env=environment(**settings), capture_output=True, text=True,
@@ -100,6 +100,18 @@ def test_requeued_by_slurm_the_ranks_use_its_notice(folder, straight):
     wait_for_step(folder, 20)
     subprocess.run(["scontrol", "requeue", number], check=True)
     assert "is kept in checkpoints" in check(folder, number, straight, 1, 0)
+
+
+def test_a_task_of_an_array_comes_back_alone(folder, straight):
+    for task in "12":
+        (folder / task).mkdir()
+    number = submit(folder, "--array", "1-2", "--sbatch=--output=%a/job.out", seconds=0.1, steps=1000, where="{task}")
+    wait_for_step(folder / "2", 20)
+    subprocess.run(["scancel", "--batch", "--signal=USR1", f"{number}_2"], check=True)
+    assert "is kept in 2/checkpoints" in check(folder / "2", f"{number}_2", straight, 1, 0)
+    other = ended(f"{number}_1")
+    assert other.state == "COMPLETED" and other.restarts == 0
+    assert not list((folder / "1" / "checkpoints").iterdir())
 
 
 @needs_lab

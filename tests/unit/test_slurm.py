@@ -182,6 +182,8 @@ def test_a_life_passes_the_signal_on_again_and_again_until_the_program_leaves(mo
         ("pass", None, False, 137, True),  # the daemons were killed, and mpiexec returned 0
         ("os.kill(os.getpid(), 9)", None, False, 137, True),
         ("os.kill(os.getpid(), 10)", None, True, 75, True),  # too young to listen
+        ("os.kill(os.getpid(), 15)", None, True, 75, True),  # ended by srun, for another had left with 75
+        ("sys.exit(14)", None, False, 14, True),  # Open MPI has lost a rank
         ("sys.exit(2)", "2", False, 2, False),
         ("sys.exit(1)", None, False, 1, False),
     ],
