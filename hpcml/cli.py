@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ending = _first_ending(ending, launch)
     if ending is not None:
         print(ending.text, end="", file=sys.stderr if ending.status else sys.stdout, flush=True)
+        _note_status(ending.status)
         if launch is not None:
             _wait_for_all()
         return ending.status
@@ -135,6 +136,7 @@ def _end(error: BaseException) -> int:
     if isinstance(error, CollectiveError):
         if comm.rank == 0:
             print(f"hpcml: error: {error}", file=sys.stderr, flush=True)
+            _note_status(2)
         comm.barrier()
         return 2
     if isinstance(error, KeyboardInterrupt):
@@ -146,6 +148,8 @@ def _end(error: BaseException) -> int:
         sys.stderr.write(f"hpcml: rank {comm.rank} of {comm.size} failed:\n{text}")
         sys.stderr.flush()
         status = 1
+        if not isinstance(error, MPI.Exception):  # else the fault may be another rank's, or the network's
+            _note_status(status)
     if comm.size > 1:
         comm.Abort(status)
     return status

@@ -57,7 +57,7 @@ class Life:
     def run(self, command: Sequence[str], environment: Mapping[str, str], said: Path | None) -> int:
         """The status: 75 where the program kept where it is, or was too young to have anything, and may go on.
 
-        said: a file on which rank 0 of an hpcml command notes the status that it ends with; None for other programs.
+        said: a file on which an hpcml command notes the status that it ends with; None for other programs.
         What it notes counts more than what the launcher returns: that is 143 where srun ends ranks that are just
         leaving, and 0 where the daemons of an mpiexec were killed.
         """
@@ -89,7 +89,9 @@ class Life:
             noted = int(said.read_text() or 1)
             said.unlink()
         # 128 and more, once told: too young to listen, or ended by srun while the first had already left.
-        if noted == KEPT or (self.told and status > 128):
+        if noted:
+            return noted
+        if self.told and status > 128:
             return KEPT
         if said is not None and status == 0 and noted is None:
             say("the launcher returned 0, but the program did not reach its end: its daemons were killed")
