@@ -13,7 +13,7 @@ from typing import NoReturn
 from hpcml.runs.launch import Launch, find_launch, lone_worlds
 from hpcml.version import __version__
 
-COMMANDS = ("train", "predict", "bench", "tune", "simulate", "draw", "verify")
+COMMANDS = ("train", "predict", "bench", "tune", "simulate", "draw", "verify", "launch", "submit", "jobs")
 
 
 class Ending(Exception):
@@ -52,11 +52,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         ending = _first_ending(ending, launch)
     if ending is not None:
         print(ending.text, end="", file=sys.stderr if ending.status else sys.stdout, flush=True)
+        _note_status(ending.status)
         if launch is not None:
             _wait_for_all()
         return ending.status
     try:
-        return run(args)
+        status = run(args)
+        if launch is not None and launch.process == 0:
+            _note_status(status)
+        return status
     except BrokenPipeError:
         # Who read the output has left (`| head`). Python would complain again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -111,6 +115,13 @@ def _wait_for_all() -> None:
     MPI.COMM_WORLD.barrier()
 
 
+def _note_status(status: int) -> None:
+    """Where `hpcml launch` wants to know: what a launcher returns is not always what the ranks have left with."""
+    if path := os.environ.get("HPCML_STATUS_FILE"):
+        with open(path, "w", encoding="ascii") as file:
+            file.write(str(status))
+
+
 def _end(error: BaseException) -> int:
     """End this rank, and the others, for an exception that came out of a command."""
     from mpi4py import MPI
@@ -125,6 +136,7 @@ def _end(error: BaseException) -> int:
     if isinstance(error, CollectiveError):
         if comm.rank == 0:
             print(f"hpcml: error: {error}", file=sys.stderr, flush=True)
+            _note_status(2)
         comm.barrier()
         return 2
     if isinstance(error, KeyboardInterrupt):
@@ -136,6 +148,8 @@ def _end(error: BaseException) -> int:
         sys.stderr.write(f"hpcml: rank {comm.rank} of {comm.size} failed:\n{text}")
         sys.stderr.flush()
         status = 1
+        if not isinstance(error, MPI.Exception):  # else the fault may be another rank's, or the network's
+            _note_status(status)
     if comm.size > 1:
         comm.Abort(status)
     return status

@@ -109,10 +109,13 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the output").add_argument
     add("--output", metavar="DIR", help="the run directory, a new one (default: runs/<date>-<model>-<data>)")
+    add("--continue", dest="go_on", action="store_true",
+        help="where DIR has a run of these arguments, go on with it from its newest checkpoint; else begin")
     add("--timeline", metavar="FILE",
         help="write what each rank did when, for Perfetto (ui.perfetto.dev) or chrome://tracing")
     add("--checkpoint-steps", type=positive_count, metavar="N",
-        help="write where the training is, every N steps, to DIR/checkpoints: on a file system that all nodes share")
+        help="write where the training is, every N steps, to DIR/checkpoints: on a file system that all nodes share "
+        "(default: when asked to end, by SIGUSR1 or SIGTERM)")
     add("--keep", type=positive_count, default=3, help="checkpoints that are kept (default: %(default)s)")
     add("--progress", choices=("auto", "bar", "lines", "none"), default="auto",
         help="on stderr (default: a bar on a terminal, else a line per epoch)")

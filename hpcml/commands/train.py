@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,12 @@ from hpcml.commands.settings import (
 )
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from hpcml.data.parts import Parts
+    from hpcml.runs.interruption import Interruption
 
 HELP = "train a classifier on a data set, over all ranks"
-CONFIG = "config.json"
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 
@@ -38,26 +41,47 @@ def run(args: argparse.Namespace) -> int:
     from mpi4py import MPI
 
     from hpcml import collectives as hc
+    from hpcml.runs.earlier import earlier_run, is_complete
+    from hpcml.runs.interruption import Interruption
+
+    comm = MPI.COMM_WORLD
+    started = time.perf_counter()
+    earlier: tuple[str, dict] | None = None
+    complete = False
+    with hc.all_or_none(comm):
+        if comm.rank == 0:
+            earlier = earlier_run(args if args.resume else completed(args))
+            complete = args.go_on and earlier is not None and is_complete(Path(earlier[0]))
+    earlier, complete = comm.bcast((earlier, complete))
+    if complete:
+        if comm.rank == 0:
+            print(f"the run in {args.output} is complete: there is nothing to go on with", flush=True)
+        return 0
+    there, config = earlier if earlier is not None else (None, {})
+    if config:
+        own = {"resume": there, "go_on": args.go_on, "progress": args.progress}
+        args = argparse.Namespace(**{**config["arguments"], **own})
+    args = completed(args)
+    with Interruption(keeps=not args.exact) as interruption:
+        return _train(args, config, interruption, started, comm)
+
+
+def _train(
+    args: argparse.Namespace, config: dict, interruption: Interruption, started: float, comm: MPI.Intracomm
+) -> int:
+    """config: of the run that goes on; empty where one begins. started: when the program did."""
+    from hpcml import collectives as hc
     from hpcml.data.parts import load_parts
     from hpcml.models.resuming import Checkpoints
-    from hpcml.runs.directory import read_json, refuse_taken, run_directory, write_json
+    from hpcml.runs.directory import run_directory, write_json
+    from hpcml.runs.earlier import CONFIG
+    from hpcml.runs.interruption import STATUS, Interrupted
+    from hpcml.runs.lock import run_lock
     from hpcml.runs.monitor import Monitor
     from hpcml.runs.progress import choose_display
     from hpcml.runs.timeline import Timeline
     from hpcml.runs.world import describe_world
 
-    comm = MPI.COMM_WORLD
-    started = time.perf_counter()
-    config: dict = {}
-    with hc.all_or_none(comm):
-        if args.resume is not None:
-            config = read_json(Path(args.resume) / CONFIG) if comm.rank == 0 else {}
-        else:
-            refuse_taken(args.output if comm.rank == 0 else None)
-    config = comm.bcast(config)
-    if config:
-        args = argparse.Namespace(**{**config["arguments"], "resume": args.resume, "progress": args.progress})
-    args = completed(args)
     parts = load_parts(
         args.data,
         options_of(args),
@@ -75,9 +99,11 @@ def run(args: argparse.Namespace) -> int:
     classes = sorted(set().union(*comm.allgather(set(parts.training.y.tolist()))))
     first = comm.rank == 0
     label = f"{args.model}-{Path(args.data).name.split('.')[0]}"
-    with run_directory(args.output, label, comm) if not config else nullcontext(Path(args.resume)) as path:
+    begun = run_directory(args.output, label, comm, args.go_on) if not config else nullcontext(Path(args.resume))
+    with begun as path, ExitStack() as held:
         with hc.all_or_none(comm):
             if first:
+                held.enter_context(run_lock(path))
                 again = {"time": time.strftime(TIME), "ranks": comm.size}
                 resumed = {**config, "resumed": [*config.get("resumed", []), again]}
                 write_json(path / CONFIG, resumed if config else configuration(args, model, parts, classes, world))
@@ -86,12 +112,19 @@ def run(args: argparse.Namespace) -> int:
         with monitor:
             validation = parts.validation and (parts.validation.X, parts.validation.y)
             steps = args.checkpoint_steps
-            checkpoints = None if steps is None else Checkpoints(path / "checkpoints", steps, args.keep)
+            checkpoints = Checkpoints(path / "checkpoints", steps, args.keep, interruption)
             X, y = parts.training.X, parts.training.y
             timeline = Timeline(comm) if args.timeline else None
             note = timeline.note if timeline else None
             more = {} if args.exact else {"checkpoints": checkpoints, "note": note}
-            model.fit(X, y, validation=validation, monitor=monitor, **more)
+            try:
+                model.fit(X, y, validation=validation, monitor=monitor, **more)
+            except Interrupted as ended:
+                reason = interruption.said(comm)  # collective; also, none leaves before all are here
+                if first:
+                    print(interrupted(reason, ended.step, path), file=sys.stderr, flush=True)
+                comm.barrier()
+                return STATUS
         if timeline is not None:
             timeline.write(Path(args.timeline))
         accuracy = model.score(parts.test.X, parts.test.y) if parts.test else None
@@ -178,6 +211,14 @@ def found(args: argparse.Namespace, parts: Parts, classes: list) -> str:
     target = parts.encoding.schema.target_name
     labels = f"{len(classes)} classes" + (f" in {target!r}" if target else "")
     return f"{args.data}: {labels}, {parts.encoding.width} features; {', '.join(rows)}"
+
+
+def interrupted(reason: str, step: int, path: Path) -> str:
+    """What an end before the end has kept, and how to go on."""
+    return (
+        f"hpcml: asked to end by {reason}: all {step} steps so far are kept in {path / 'checkpoints'}; "
+        f"go on by 'hpcml train --resume {shlex.quote(str(path))}' (exit status 75)"
+    )
 
 
 def closing(summary: dict, data: str, path: Path, ranks: int) -> str:

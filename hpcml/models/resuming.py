@@ -13,6 +13,7 @@ from hpcml import collectives as hc
 from hpcml.checkpoints import Store
 from hpcml.models.settings import Settings
 from hpcml.optim import Distributed, saving
+from hpcml.runs.interruption import Interrupted, Interruption
 
 # What does not change what is computed, or only its rounding: it may differ where a training goes on.
 FREE = ("algorithm", "overlap", "shard")
@@ -22,16 +23,20 @@ FREE = ("algorithm", "overlap", "shard")
 class Checkpoints:
     """Write where a training is to ``folder`` after every so many ``steps``, and keep the last ``keep``.
 
+    ``steps`` None: only when ``interruption`` is asked to end. That ends the training, on all ranks after the same
+    step, as soon as one of them is asked: with a checkpoint, and Interrupted.
+
     A training of the same data and settings that finds checkpoints there goes on from the newest: on any number of
     ranks; with ``reproducible``, to the bits that it would have ended with.
     """
 
     folder: str | Path
-    steps: int = 1000
+    steps: int | None = 1000
     keep: int = 3
+    interruption: Interruption | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
+        if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps={self.steps}; expected a number of at least 1")
 
 
@@ -62,24 +67,45 @@ class Progress:
         comm: MPI.Intracomm,
     ) -> None:
         self.position = Position()
-        self._optimizer, self._every = optimizer, checkpoints.steps if checkpoints else 0
+        self._optimizer, self._checkpoints, self._comm = optimizer, checkpoints, comm
+        self._epochs = settings.epochs
         self._facts = {**asdict(settings), "dtype": str(settings.dtype), "random_state": seed, "rows": rows}
-        self._store = None if checkpoints is None else Store(checkpoints.folder, comm, checkpoints.keep)
+        # Where nothing is written until somebody asks, there is no folder either.
+        idle = checkpoints is None or (checkpoints.steps is None and not self._is_there(Path(checkpoints.folder)))
+        self._store = None if idle else self._opened()
         if self._store is not None and (found := self._store.latest()) is not None:
             with hc.all_or_none(comm):
                 self._refuse_other(found.facts, found.step)
             saving.restore(optimizer, found, found.facts["optimizer"])
             self.position = Position(**found.facts["position"])
 
-    def after_step(self) -> None:
-        """Write, where it is time for it."""
-        if self._store is not None and not self._optimizer.steps % self._every:
+    def after_step(self, asked: bool) -> None:
+        """Write, where it is time for it. asked: whether any rank was asked to end, the same on every rank.
+
+        Raises Interrupted on every rank where it was, and steps are left; then what is done is on disk.
+        """
+        if self._checkpoints is None:
+            return
+        steps, every = self._optimizer.steps, self._checkpoints.steps
+        if asked or (every is not None and not steps % every):
+            self._store = self._store or self._opened()
             facts = {
                 "training": self._facts,
                 "position": asdict(self.position),
                 "optimizer": saving.facts(self._optimizer),
             }
-            self._store.save(self._optimizer.steps, saving.arrays(self._optimizer), facts)
+            self._store.save(steps, saving.arrays(self._optimizer), facts)
+        if asked and self._store is not None and self.position.epoch < self._epochs:
+            self._store.wait()
+            raise Interrupted(steps, str(self._checkpoints.folder))
+
+    def _opened(self) -> Store:
+        assert self._checkpoints is not None
+        return Store(self._checkpoints.folder, self._comm, self._checkpoints.keep)
+
+    def _is_there(self, folder: Path) -> bool:
+        """As rank 0 sees it. Collective."""
+        return self._comm.bcast(folder.is_dir() if self._comm.rank == 0 else None)
 
     def __enter__(self) -> Progress:
         return self

@@ -17,6 +17,7 @@ from hpcml.models.rows import Rows
 from hpcml.models.settings import Settings
 from hpcml.models.virtual import Order, rearranged
 from hpcml.optim.account import Trace
+from hpcml.runs.interruption import Interruption
 
 #: Rows per forward pass outside of training: enough for BLAS, few enough for the cache.
 BLOCK = 1024
@@ -64,16 +65,18 @@ def train(
 ) -> list[dict[str, Any]]:
     """Minimise ``objective`` from ``parameters``, in place; returns the record of each epoch. Collective.
 
-    With ``checkpoints`` it goes on from the newest that is there. ``note`` is told what goes on.
+    With ``checkpoints`` it goes on from the newest that is there, and may be asked to end before its end. ``note`` is
+    told what goes on.
 
     Raises CollectiveError on every rank when the loss is no longer finite, and where checkpoints are of another
-    training or cannot be written.
+    training or cannot be written; Interrupted, likewise, where it was asked to end and what is done was kept.
     """
     if settings.reproducible is not None:
         shard = rearranged(shard, settings.reproducible, comm)
     batches = Order(shard, comm.rank, settings.batch_size, seed, settings.reproducible)
     passes = Passes(parameters, batches.largest)
-    step = Step(passes, objective, shard, settings, batches, comm, note)
+    interruption = None if checkpoints is None else checkpoints.interruption
+    step = Step(passes, objective, shard, settings, batches, comm, note, interruption)
     check = Passes(parameters, min(BLOCK, len(validation.X))) if validation is not None else None
     with Progress(checkpoints, step.optimizer, settings, seed, batches.rows, comm) as progress:
         at = progress.position
@@ -83,7 +86,7 @@ def train(
             spent = np.zeros(4)  # seconds of the steps: in all, waiting, alone, bound
             for samples, parts in islice(batches.epoch(at.epoch), before, None):
                 began = perf_counter()
-                loss, hits = step(parts)
+                loss, hits, asked = step(parts)
                 seconds, account = perf_counter() - began, step.optimizer.account
                 spent += seconds, account.waiting, account.alone or account.waiting, account.bound
                 at.loss, at.hits, at.batches = at.loss + loss, at.hits + hits, at.batches + 1
@@ -104,7 +107,7 @@ def train(
                         }
                     )
                 if at.batches < batches.steps:
-                    progress.after_step()
+                    progress.after_step(asked)
             trained = perf_counter() - start
             if not np.isfinite(at.loss):
                 raise hc.CollectiveError(
@@ -135,7 +138,7 @@ def train(
             at.epoch, at.batches, at.loss, at.hits = at.epoch + 1, 0, 0.0, 0.0
             if monitor is not None:
                 monitor.epoch(dict(record))
-            progress.after_step()
+            progress.after_step(asked)
         return at.history
 
 
@@ -151,30 +154,32 @@ class Step:
         batches: Order,
         comm: MPI.Intracomm,
         note: Trace | None = None,
+        interruption: Interruption | None = None,
     ) -> None:
         self.passes, self.objective, self.shard, self.settings = passes, objective, shard, settings
         self.steps_per_epoch = batches.steps
-        self.optimizer = settings.distribute(passes.parameters, comm, values=2)
+        self.optimizer = settings.distribute(passes.parameters, comm, values=3)
         self._batch = np.empty((batches.largest, shard.X.shape[1]), shard.X.dtype)
         self._penalties = {name: np.empty_like(passes.parameters[name]) for name in objective.penalty}
-        self._sums = np.zeros(2)
-        self._note = note
+        self._sums = np.zeros(3)
+        self._note, self._interruption = note, interruption
         if note is not None:
             self.optimizer.trace(note)
 
-    def __call__(self, parts: list[np.ndarray]) -> tuple[float, float]:
-        """Sum of the loss, and number of rows classified correctly, over all ranks, before the step.
+    def __call__(self, parts: list[np.ndarray]) -> tuple[float, float, bool]:
+        """Sum of the loss, and number of rows classified correctly, over all ranks, before the step; and whether any
+        rank was asked to end before it: that rides with the gradients, so all ranks know at the same step.
 
         parts: the rows of each part of the batch that is here.
         """
         optimizer, began = self.optimizer, perf_counter()
         optimizer.lr = self.settings.rate_at(optimizer.steps, self.steps_per_epoch)
-        self._sums[:] = 0
+        self._sums[:] = 0, 0, self._interruption is not None and self._interruption.asked()
         if self.settings.reproducible is None and not optimizer.overlap:
             (rows,) = parts
             gradients = self._gradients(rows) if len(rows) else None
             computed = perf_counter()
-            loss, hits = optimizer.step(gradients, weight=len(rows), values=self._sums)
+            loss, hits, asked = optimizer.step(gradients, weight=len(rows), values=self._sums)
         else:
             for rows in parts:
                 if len(rows):
@@ -182,12 +187,12 @@ class Step:
                 else:
                     optimizer.add(None, weight=0)
             computed = perf_counter()
-            loss, hits = optimizer.step(values=self._sums)
+            loss, hits, asked = optimizer.step(values=self._sums)
         if self._note is not None:
             self._note("step", f"step {optimizer.steps}", began, perf_counter())
             self._note("step", "gradients", began, computed)
             self._note("step", "sums and update", computed, perf_counter())
-        return float(loss), float(hits)
+        return float(loss), float(hits), bool(asked)
 
     def _gradients(self, rows: np.ndarray, hand_over: bool = False) -> dict[str, np.ndarray]:
         """Of the objective's mean over the rows. hand_over: each to the optimizer as soon as it is there."""
@@ -197,7 +202,7 @@ class Step:
         codes = self.shard.y[rows]
         scores = self.passes.forward(X)
         hits = correct(scores, codes)
-        self._sums += self.objective.loss(scores, codes), hits
+        self._sums[:2] += self.objective.loss(scores, codes), hits
         scores /= len(rows)
 
         def done(name: str) -> None:

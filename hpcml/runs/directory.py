@@ -20,23 +20,29 @@ class DirectoryError(ValueError):
 
 
 @contextmanager
-def run_directory(output: str | None, label: str, comm: MPI.Comm) -> Iterator[Path]:
+def run_directory(output: str | None, label: str, comm: MPI.Comm, unused: bool = False) -> Iterator[Path]:
     """Make the directory `output`, or ``runs/<date>-<label>`` with a number behind it if that is taken.
 
+    unused: `output` may be there, without a run in it.
+
     Collective; rank 0 makes it and every rank gets its path. A block that raises before an epoch was recorded
-    in ``metrics.jsonl`` leaves no directory; one that was cut short later keeps what it recorded.
+    in ``metrics.jsonl`` or a checkpoint written leaves no directory; one that was cut short later keeps what is there.
 
     Raises CollectiveError on every rank if `output` is there already, or cannot be made.
     """
     path: Path | None = None
+    mine = True
     with hc.all_or_none(comm):
-        if comm.rank == 0:
-            path = _make_numbered(label) if output is None else _make(Path(output))
+        if comm.rank == 0 and output is None:
+            path = _make_numbered(label)
+        elif comm.rank == 0:
+            path = Path(str(output))
+            mine = _make(path, unused)
     path = Path(comm.bcast(path))
     try:
         yield path
     except BaseException:
-        if comm.rank == 0 and not _has_records(path):
+        if comm.rank == 0 and mine and not _has_records(path):
             shutil.rmtree(path, ignore_errors=True)
             if output is None:
                 with suppress(OSError):  # it holds other runs
@@ -63,13 +69,17 @@ def write_json(path: Path, fields: dict) -> None:
         file.write((json.dumps(fields, indent=2) + "\n").encode())
 
 
-def _make(path: Path) -> Path:
-    refuse_taken(str(path))
+def _make(path: Path, unused: bool) -> bool:
+    """Whether it is new: with ``unused`` it may be there."""
+    if not unused:
+        refuse_taken(str(path))
     try:
         path.mkdir(parents=True)
     except OSError as error:
+        if unused and path.is_dir():
+            return False
         raise DirectoryError(f"the run directory {path} cannot be made: {error.strerror}") from None
-    return path
+    return True
 
 
 def _make_numbered(label: str) -> Path:
@@ -94,4 +104,4 @@ def _make_numbered(label: str) -> Path:
 
 def _has_records(path: Path) -> bool:
     metrics = path / "metrics.jsonl"
-    return metrics.exists() and metrics.stat().st_size > 0
+    return (metrics.exists() and metrics.stat().st_size > 0) or any(path.glob("checkpoints/*"))
