@@ -13,7 +13,7 @@ from typing import NoReturn
 from hpcml.runs.launch import Launch, find_launch, lone_worlds
 from hpcml.version import __version__
 
-COMMANDS = ("train", "predict", "bench", "tune", "simulate", "draw", "verify")
+COMMANDS = ("train", "predict", "bench", "tune", "simulate", "draw", "verify", "doctor")
 
 
 class Ending(Exception):
@@ -43,13 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     An exception that nobody expected ends all ranks at once, with the traceback of the rank that raised it.
     """
     launch = find_launch()
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        run, args = parse(sys.argv[1:] if argv is None else argv)
+        run, args = parse(argv)
         ending = None
     except Ending as caught:
         ending = caught
     if launch is not None:
-        ending = _first_ending(ending, launch)
+        ending = _first_ending(ending, launch, diagnosed=bool(argv) and argv[0] == "doctor")
     if ending is not None:
         print(ending.text, end="", file=sys.stderr if ending.status else sys.stdout, flush=True)
         if launch is not None:
@@ -88,12 +89,22 @@ def _overview() -> str:
     )
 
 
-def _first_ending(ending: Ending | None, launch: Launch) -> Ending | None:
+def _first_ending(ending: Ending | None, launch: Launch, diagnosed: bool) -> Ending | None:
     """What the first rank that ends has to say; only rank 0 has its text. Collective over all ranks: should
-    they differ (a launcher can give each its own arguments), none goes on without the others."""
-    from mpi4py import MPI
+    they differ (a launcher can give each its own arguments), none goes on without the others.
+
+    diagnosed: the command itself says what is wrong with the MPI world.
+    """
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        if diagnosed:
+            return ending
+        return Ending(2, f"hpcml: error: {error}\n'hpcml doctor' says more\n" if launch.process == 0 else "")
 
     comm = MPI.COMM_WORLD
+    if diagnosed and comm.size == 1:
+        return ending
     if said := lone_worlds(launch, comm.size, MPI.Get_library_version()):
         return Ending(2, f"hpcml: error: {said}\n" if launch.process == 0 else "")
     found = comm.allgather(None if ending is None else (ending.status, ending.text))
@@ -106,8 +117,10 @@ def _first_ending(ending: Ending | None, launch: Launch) -> Ending | None:
 
 def _wait_for_all() -> None:
     """Until rank 0 has printed: a launcher ends all ranks as soon as one leaves with another status than 0."""
-    from mpi4py import MPI
-
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):
+        return
     MPI.COMM_WORLD.barrier()
 
 
