@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import time
 from contextlib import nullcontext
@@ -17,6 +18,8 @@ from hpcml.commands.settings import (
     build_model,
     completed,
 )
+from hpcml.commands.watching import NAMES as WATCHING
+from hpcml.commands.watching import add_watching_arguments
 
 if TYPE_CHECKING:
     from hpcml.data.parts import Parts
@@ -31,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reading_arguments(parser)
     add_model_arguments(parser)
     add_output_arguments(parser)
+    add_watching_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from hpcml.data.parts import load_parts
     from hpcml.models.resuming import Checkpoints
     from hpcml.runs.directory import read_json, refuse_taken, run_directory, write_json
+    from hpcml.runs.followers import followers
     from hpcml.runs.monitor import Monitor
     from hpcml.runs.progress import choose_display
     from hpcml.runs.timeline import Timeline
@@ -56,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
             refuse_taken(args.output if comm.rank == 0 else None)
     config = comm.bcast(config)
     if config:
-        args = argparse.Namespace(**{**config["arguments"], "resume": args.resume, "progress": args.progress})
+        own = {"resume": args.resume, "progress": args.progress, **{name: getattr(args, name) for name in WATCHING}}
+        args = argparse.Namespace(**{**config["arguments"], **own})
     args = completed(args)
     parts = load_parts(
         args.data,
@@ -82,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
                 resumed = {**config, "resumed": [*config.get("resumed", []), again]}
                 write_json(path / CONFIG, resumed if config else configuration(args, model, parts, classes, world))
             display = choose_display(args.progress, args.epochs, sys.stderr) if first else None
-            monitor = Monitor(path / "metrics.jsonl" if first else None, display)
+            watching = followers(args, path, comm.size) if first else []
+            monitor = Monitor(path / "metrics.jsonl" if first else None, *watching, display)
         with monitor:
             validation = parts.validation and (parts.validation.X, parts.validation.y)
             steps = args.checkpoint_steps
@@ -145,7 +152,8 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
         metadata={"encoding": encoding.as_json()},
         arrays={"mean": encoding.mean, "deviation": encoding.deviation},
     )
-    write_json(path / "summary.json", summary)
+    digest = hashlib.sha256((path / "model.npz").read_bytes()).hexdigest()
+    write_json(path / "summary.json", {**summary, "model_sha256": digest})
     title = f"{args.model} on {Path(args.data).name}, {args.optimizer or type(model).__name__}"
     try:
         if hasattr(model, "feature_importances_"):

@@ -79,8 +79,8 @@ def _give_up(check: Check | None, rank: int, seconds: float, findings: Findings,
             f"{doing} was not over after {seconds:g} s: a message between ranks has not come",
             "a job would hang at the same place until its time limit",
             "see on stderr which ranks wait: a node that is missing there, or its link, is the cause; ping it, and "
-            "leave it out by sbatch --exclude; where nodes have several networks, --mca btl_tcp_if_include IF (Open MPI) "
-            "or FI_TCP_IFACE (MPICH) names the one that joins them",
+            "leave it out by sbatch --exclude; of several networks --mca btl_tcp_if_include IF (Open MPI) "
+            "or FI_TCP_IFACE (MPICH) names the one that joins the nodes",
         )
         told([*findings, (check or CATALOGUE[0], finding)])
         time.sleep(1)  # for the others' lines
