@@ -13,7 +13,7 @@ from typing import NoReturn
 from hpcml.runs.launch import Launch, find_launch, lone_worlds
 from hpcml.version import __version__
 
-COMMANDS = ("train", "predict", "bench", "tune", "simulate", "draw", "verify", "doctor")
+COMMANDS = ("train", "predict", "bench", "tune", "simulate", "draw", "verify", "doctor", "top", "runs")
 
 
 class Ending(Exception):
