@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import time
 from contextlib import nullcontext
@@ -20,6 +19,7 @@ from hpcml.commands.settings import (
 )
 from hpcml.commands.watching import NAMES as WATCHING
 from hpcml.commands.watching import add_watching_arguments
+from hpcml.runs.followers import followers
 
 if TYPE_CHECKING:
     from hpcml.data.parts import Parts
@@ -45,7 +45,6 @@ def run(args: argparse.Namespace) -> int:
     from hpcml.data.parts import load_parts
     from hpcml.models.resuming import Checkpoints
     from hpcml.runs.directory import read_json, refuse_taken, run_directory, write_json
-    from hpcml.runs.followers import followers
     from hpcml.runs.monitor import Monitor
     from hpcml.runs.progress import choose_display
     from hpcml.runs.timeline import Timeline
@@ -142,7 +141,7 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
     """Write the model with its encoding, the summary and the plot. Local, on rank 0."""
     from hpcml import models
     from hpcml.runs.curves import draw_curves
-    from hpcml.runs.directory import write_json
+    from hpcml.runs.directory import checksum, write_json
     from hpcml.runs.importances import draw_importances
 
     encoding = parts.encoding
@@ -152,8 +151,7 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
         metadata={"encoding": encoding.as_json()},
         arrays={"mean": encoding.mean, "deviation": encoding.deviation},
     )
-    digest = hashlib.sha256((path / "model.npz").read_bytes()).hexdigest()
-    write_json(path / "summary.json", {**summary, "model_sha256": digest})
+    write_json(path / "summary.json", {**summary, "model_sha256": checksum(path / "model.npz")})
     title = f"{args.model} on {Path(args.data).name}, {args.optimizer or type(model).__name__}"
     try:
         if hasattr(model, "feature_importances_"):
