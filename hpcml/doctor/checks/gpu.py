@@ -17,7 +17,6 @@ def look(place: Place) -> Facts:
         "devices": devices,
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "aware": _cuda_aware(),
-        "cupy": _cupy() if devices else None,
     }
 
 
@@ -32,14 +31,6 @@ def _cuda_aware() -> bool | None:
         supported = ctypes.c_int(0)
         return library.MPIX_GPU_query_support(0, ctypes.byref(supported)) == 0 and bool(supported.value)
     return None
-
-
-def _cupy() -> str | None:
-    try:
-        import cupy
-    except ImportError:
-        return None
-    return cupy.__version__
 
 
 def judge(world: World) -> Sequence[Finding]:

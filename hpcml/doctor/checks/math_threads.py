@@ -15,16 +15,16 @@ def look(place: Place) -> Facts:
     cpus = sorted(os.sched_getaffinity(0))
     set_ = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     numbers = [int(value) for name, value in set_.items() if value.isdigit() and name != "NUMBA_NUM_THREADS"]
-    threads, exact = (max(numbers) if numbers else len(cpus)), False
+    threads = max(numbers) if numbers else len(cpus)
     try:
         import numpy  # noqa: F401
         from threadpoolctl import threadpool_info
 
         pools = [pool["num_threads"] for pool in threadpool_info()]
-        threads, exact = (max(pools), True) if pools else (threads, False)
+        threads = max(pools, default=threads)
     except ImportError:
         pass
-    return {"cpus": cpus, "threads": threads, "exact": exact, "set": set_}
+    return {"cpus": cpus, "threads": threads, "set": set_}
 
 
 def judge(world: World) -> Sequence[Finding]:

@@ -21,7 +21,7 @@ ELSEWHERE = "cd to a folder that all nodes see (home, project or scratch), or --
 def look(place: Place) -> Facts:
     """Collective. Each node writes a file; then each looks for the others'."""
     folder = Path.cwd()
-    facts: Facts = {"folder": str(folder), "host": os.uname().nodename}
+    facts: Facts = {"folder": str(folder)}
     first = place.rank in place.firsts
     name = f".hpcml-doctor-{os.getpid()}-{place.rank}"
     try:
