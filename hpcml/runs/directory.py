@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -62,6 +63,11 @@ def refuse_taken(output: str | None) -> None:
     """Raise DirectoryError if `output` is there already: to be asked before the data are read. Local."""
     if output is not None and Path(output).exists():
         raise DirectoryError(f"the run directory {output} is there already; name another with --output, or remove it")
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, which tells one version of a model from another."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_json(path: Path, fields: dict) -> None:

@@ -7,43 +7,47 @@ from os import SEEK_END
 from pathlib import Path
 from typing import Protocol
 
+from hpcml.runs.stragglers import stragglers
 
-class Display(Protocol):
-    """Shows progress to a person; see `hpcml.runs.progress`."""
+
+class Follower(Protocol):
+    """Shows a run to a person or a program, on rank 0. `close` comes at its end, with the error that ended it."""
 
     def step(self, record: dict) -> None: ...
 
     def epoch(self, record: dict) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, error: BaseException | None = None) -> None: ...
 
 
 class Monitor:
-    """Hands step and epoch records on to a display, and appends the epochs to ``metrics.jsonl``.
+    """Hands step and epoch records on to followers, and appends the epochs to ``metrics.jsonl``.
 
     A line is written at once and flushed, so a run that is killed keeps the epochs that it finished; one that goes on
     from before writes the epochs that it does again in place of what was there. Use as a context manager. On ranks
-    other than 0 there is neither path nor display, and nothing is done.
+    other than 0 there is neither path nor follower, and nothing is done.
     """
 
-    def __init__(self, path: Path | None, display: Display | None) -> None:
+    def __init__(self, path: Path | None, *followers: Follower | None) -> None:
         self.file = None if path is None else open(path, "a+", encoding="utf-8")  # noqa: SIM115
-        self.display = display
+        self.followers = [follower for follower in followers if follower is not None]
         self._first = True
 
     def step(self, record: dict) -> None:
-        if self.display is not None:
-            self.display.step(record)
+        for follower in self.followers:
+            follower.step(record)
 
     def epoch(self, record: dict) -> None:
+        if record.get("loads"):
+            record = {**record, "stragglers": stragglers([seconds for _, seconds in record["loads"]])}
         if self.file is not None:
             if self._first:
                 self._drop_from(record["epoch"])
             self._first = False
             self.file.write(json.dumps(record) + "\n")
             self.file.flush()
-        if self.display is not None:
-            self.display.epoch(record)
+        for follower in self.followers:
+            follower.epoch(record)
 
     def _drop_from(self, epoch: int) -> None:
         """Forget what is there of this epoch and later ones, and a line that was cut short."""
@@ -57,8 +61,8 @@ class Monitor:
     def __enter__(self) -> Monitor:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.display is not None:
-            self.display.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        for follower in self.followers:
+            follower.close(error)
         if self.file is not None:
             self.file.close()

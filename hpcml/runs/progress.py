@@ -62,7 +62,7 @@ class Bar:
         accuracy = "" if self.accuracy is None else f"  accuracy {self.accuracy:.4f}"
         self.bar.set_postfix_str(f"loss {loss:.4f}{accuracy}  {rate:,.0f} samples/s", refresh=True)
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None = None) -> None:
         self.bar.close()
 
 
@@ -78,7 +78,7 @@ class Lines:
     def epoch(self, record: dict) -> None:
         print(epoch_line(record, self.epochs), file=self.stream, flush=True)
 
-    def close(self) -> None:
+    def close(self, error: BaseException | None = None) -> None:
         """Nothing is left open."""
 
 

@@ -14,9 +14,16 @@ from hpcml.version import __version__
 
 PACKAGES = ("numpy", "numba", "mpi4py", "scikit-learn", "matplotlib")
 
+#: How the names begin of variables that are worth recording: of threads, of MPI, of networks, of ours. Slurm's are of
+#: the job, and many; its number is recorded.
+VARIABLES = (
+    *("OMP_", "OPENBLAS_", "MKL_", "NUMBA_", "HPCML_", "CUDA_", "NCCL_"),
+    *("OMPI_MCA_", "PRTE_MCA_", "PMIX_MCA_", "MPIR_CVAR_", "MPICH_", "I_MPI_", "FI_", "UCX_", "MPI4PY_"),
+)
+
 
 def describe_world(comm: MPI.Comm) -> dict:
-    """Versions, MPI library, ranks on each host, Slurm job and git commit, for the record. Collective."""
+    """Versions, MPI library, ranks on each host, Slurm job, git commit and variables, for the record. Collective."""
     hosts = Counter(comm.allgather(MPI.Get_processor_name()))
     return {
         "hpcml": __version__,
@@ -27,7 +34,13 @@ def describe_world(comm: MPI.Comm) -> dict:
         "hosts": dict(hosts),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "git_commit": _git_commit() if comm.rank == 0 else None,
+        "environment": _environment(),
     }
+
+
+def _environment() -> dict[str, str]:
+    """The variables that what runs here may depend on."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)}
 
 
 def _version(package: str) -> str | None:

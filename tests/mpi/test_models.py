@@ -206,6 +206,10 @@ def test_monitor_sees_every_step_and_epoch_on_every_rank(estimator):
         (epoch, step, 3, samples) for epoch in (1, 2, 3) for step, samples in ((1, 20), (2, 20), (3, 10))
     ]
     assert [(r["epoch"], r["step"]) for r in seen.epochs] == [(1, 3), (2, 6), (3, 9)]
+    loads = [record.pop("loads") for record in seen.epochs]  # of all ranks, and not kept with the model
+    assert [[host for host, _ in load] for load in loads] == [COMM.allgather(MPI.Get_processor_name())] * 3
+    assert all(seconds > 0 for load in loads for _, seconds in load)
+    assert [record.pop("loads") for record in seen.steps] == [None] * 9  # too few to look
     assert seen.epochs == model.history_
     assert set(seen.epochs[0]) == {
         "epoch",

@@ -23,7 +23,7 @@ DATA = os.environ.get("HPCML_TEST_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="HPCML_TEST_DATA names no folder of data sets")
 pytest.importorskip("sklearn")
 
-RUN_FILES = ["config.json", "curves.png", "metrics.jsonl", "model.npz", "summary.json"]
+RUN_FILES = ["config.json", "curves.png", "metrics.jsonl", "model.npz", "status.json", "summary.json"]
 
 
 @pytest.fixture(autouse=True)

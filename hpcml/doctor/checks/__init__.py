@@ -1,0 +1,1 @@
+"""The checks, one module each; `hpcml.doctor.catalogue` lists them."""
