@@ -113,13 +113,14 @@ def is_worth_another(status: int, life: Life, job: Job, restarts: int) -> bool:
     return True
 
 
-def requeue(job: Job) -> None:
+def requeue(job: Job, life: Life) -> None:
     """Put the job back, and wait for the end that comes with it. Returns where Slurm does not want to."""
-    say(f"job {job.number} is requeued, for the {ordinal(job.restarts + 1)} time")
+    say(f"job {job.key} is requeued, for the {ordinal(job.restarts + 1)} time")
     try:
-        asked("scontrol", "requeue", job.number)
+        asked("scontrol", "requeue", job.key)
     except SlurmError as error:
-        say(f"{error}; submit it again to go on")
+        if not life.ended:  # else the end has come before scontrol was back
+            say(f"{error}; submit it again to go on")
         return
     time.sleep(120)
 
