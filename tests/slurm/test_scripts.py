@@ -178,7 +178,7 @@ def test_daemons_that_are_killed_do_not_pass_for_an_end(folder):
     subprocess.run(["scancel", "--signal=USR1", number], check=True)
     entry = ended(number)
     log = (folder / "job.out").read_text()
-    assert entry.state == "COMPLETED" and entry.restarts == 1, log
+    assert entry.state == "COMPLETED" and entry.restarts >= 1, log
     assert len(metrics.read_text().splitlines()) == 60 and (folder / "run" / "model.npz").exists()
 
 
