@@ -19,7 +19,7 @@ HELP = "in a Slurm job: start the ranks by the launcher that fits, pass signals 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--launcher", choices=("auto", "srun", "mpiexec"), default=os.environ.get("LAUNCHER", "auto"),
+    add("--launcher", default=os.environ.get("LAUNCHER", "auto"),
         help="(default: $LAUNCHER, or auto: srun if Slurm speaks this MPI's language, else mpiexec)")  # fmt: skip
     add("--mpi", metavar="TYPE", default=os.environ.get("MPI_TYPE"),
         help="what srun gets as --mpi (default: $MPI_TYPE, or by the MPI library)")  # fmt: skip
@@ -70,5 +70,5 @@ def _run(args: argparse.Namespace, one: Life) -> int:
         environment["HPCML_STATUS_FILE"] = str(said)
     status = status or one.run([*before, *started], environment, said)
     if life.is_worth_another(status, one, job, args.restarts):
-        life.requeue(job)
+        life.requeue(job, one)
     return status

@@ -39,6 +39,11 @@ class Job(NamedTuple):
     array: str  # the number of the array as a whole, or ""
     name: str
 
+    @property
+    def key(self) -> str:
+        """What scontrol takes for this job alone: the number of an array's last task is also that of all the array."""
+        return f"{self.array}_{self.task}" if self.array else self.number
+
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Job:
         """Raises SlurmError outside of a job."""
@@ -88,6 +93,8 @@ def chosen(kind: str, mpi: str | None, library: str, environment: Mapping[str, s
 
     Raises SlurmError where srun is wanted and speaks no protocol of the library.
     """
+    if kind not in KINDS:
+        raise SlurmError(f"LAUNCHER={kind}: expected {', '.join(KINDS)}")
     if kind == "mpiexec":
         return kind, None
     mpi = mpi or protocol(library, asked("srun", "--mpi=list"), environment)

@@ -3,7 +3,7 @@
 The batch script, which is this program, gets SIGUSR1 some time before the limit (``sbatch --signal=B:USR1@120``), and
 passes it on to the launcher, srun or mpiexec, which passes it on to the ranks. They keep where they are and leave with
 status 75; then the job is put back into the queue, under its own number. SIGTERM means that Slurm itself ends the job,
-and knows whether it comes back.
+and, unless that is for its time limit, knows whether it comes back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcml.slurm import queue
 from hpcml.slurm.commands import SlurmError, asked
 from hpcml.slurm.launcher import Job
 
@@ -102,7 +103,7 @@ class Life:
 def is_worth_another(status: int, life: Life, job: Job, restarts: int) -> bool:
     """Whether the job should be put back into the queue: what is kept can go on; a rank that was killed can be
     started again. What the user has to mend (2), and an error of the program (1), would only come again."""
-    if life.ended or not (status == KEPT or status > 128 or status in LOST):
+    if not (status == KEPT or status > 128 or status in LOST) or (life.ended and not is_at_limit(job)):
         return False
     if status != KEPT and life.seconds < EARLY_SECONDS and job.restarts >= EARLY_RESTARTS:
         say(f"the job's lives end early, this one after {life.seconds:.0f} s with status {status}: it is not requeued")
@@ -113,13 +114,22 @@ def is_worth_another(status: int, life: Life, job: Job, restarts: int) -> bool:
     return True
 
 
-def requeue(job: Job) -> None:
-    """Put the job back, and wait for the end that comes with it. Returns where Slurm does not want to."""
-    say(f"job {job.number} is requeued, for the {ordinal(job.restarts + 1)} time")
+def is_at_limit(job: Job) -> bool:
+    """Whether it is for its time limit that Slurm ends the job: then it does not come back by itself."""
     try:
-        asked("scontrol", "requeue", job.number)
+        return any(entry.reason == "TimeLimit" for entry in queue.job(job.key))
+    except SlurmError:
+        return False
+
+
+def requeue(job: Job, life: Life) -> None:
+    """Put the job back, and wait for the end that comes with it. Returns where Slurm does not want to."""
+    say(f"job {job.key} is requeued, for the {ordinal(job.restarts + 1)} time")
+    try:
+        asked("scontrol", "requeue", job.key)
     except SlurmError as error:
-        say(f"{error}; submit it again to go on")
+        if not life.ended:  # else the end has come before scontrol was back
+            say(f"{error}; submit it again to go on")
         return
     time.sleep(120)
 

@@ -72,17 +72,10 @@ def straight():
 def limited():
     """A job of 70 s at least with lives of one minute at most, which begins before the other tests."""
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=".slurm-test-", ignore_cleanup_errors=True) as path:
-        yield (
-            Path(path),
-            submit(
-                Path(path),
-                f"--sbatch=--nodelist={','.join(NODES[:2])}",
-                seconds=0.35,
-                steps=1000,
-                minutes=1,
-                warning=30,
-            ),
-        )
+        nodes_option = f"--sbatch=--nodelist={','.join(NODES[:2])}"
+        number = submit(Path(path), nodes_option, seconds=0.35, steps=1000, minutes=1, warning=30)
+        yield Path(path), number
+        subprocess.run(["scancel", number], capture_output=True)
 
 
 @pytest.mark.parametrize("launcher", ["srun", "mpiexec"])

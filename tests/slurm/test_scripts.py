@@ -171,15 +171,15 @@ def test_what_is_wrong_is_told_once_and_not_tried_again(folder, arguments, setti
 
 def test_daemons_that_are_killed_do_not_pass_for_an_end(folder):
     """Under Open MPI's mpiexec, a signal to the steps of the job ends its daemons, with status 0."""
-    training = ["--data", "digits", "--hidden", "8", "--epochs", "150", "--checkpoint-steps", "20", "--output", "run"]
+    training = ["--data", "digits", "--hidden", "8", "--epochs", "60", "--checkpoint-steps", "20", "--output", "run"]
     number = sbatch(folder, SCRIPTS / "train.sbatch", *training, LAUNCHER="mpiexec")
     metrics = folder / "run" / "metrics.jsonl"
     wait_for(lambda: metrics.exists() and metrics.stat().st_size, "an epoch")
     subprocess.run(["scancel", "--signal=USR1", number], check=True)
     entry = ended(number)
     log = (folder / "job.out").read_text()
-    assert entry.state == "COMPLETED" and entry.restarts == 1, log
-    assert len(metrics.read_text().splitlines()) == 150 and (folder / "run" / "model.npz").exists()
+    assert entry.state == "COMPLETED" and entry.restarts >= 1, log
+    assert len(metrics.read_text().splitlines()) == 60 and (folder / "run" / "model.npz").exists()
 
 
 def submit(folder, *words):

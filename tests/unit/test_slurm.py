@@ -74,6 +74,7 @@ def test_the_launchers_words():
     made = launcher.launch_environment("mpiexec", JOB, {"OMP_NUM_THREADS": "9"})
     assert made["SLURM_MPI_TYPE"] == "none" and made["OMP_NUM_THREADS"] == "9" and made["NUMBA_NUM_THREADS"] == "3"
     assert launcher.Job.of({"SLURM_JOB_ID": "3", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS_PER_NODE": "4"}).tasks == 8
+    assert JOB.key == "7" and JOB._replace(array="7", task="3").key == "7_3"
     with pytest.raises(SlurmError, match="no Slurm job"):
         launcher.Job.of({})
 
