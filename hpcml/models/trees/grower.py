@@ -7,6 +7,10 @@ allgather tells all ranks the best of all. What a round sends per rank and node,
 
     (p − 1)/p · d · bins · channels · 8 bytes    and    2 (p − 1) records.
 
+Where leaves are limited, the one that gains most is split first. The next few are then split ahead, in the same round:
+nearly all of them are split later, and fewer, longer messages take less time. They become part of the tree in the order
+of their gains, so it is the same as without.
+
 Every number that is decided by is an integer or computed from integers alike on all ranks, so the tree is the same on
 any number of them.
 """
@@ -24,15 +28,19 @@ from mpi4py import MPI
 from hpcml import collectives as hc
 from hpcml.models.trees import histogram, splitter
 from hpcml.models.trees.binning import Binned
-from hpcml.models.trees.finishing import Finisher, Subtree, attach
+from hpcml.models.trees.finishing import Finisher
 from hpcml.models.trees.partition import partition
 from hpcml.models.trees.quantisation import uniform
 from hpcml.models.trees.splitter import Limits
 from hpcml.models.trees.tree import LEAF, Trees
 
-BATCH = 16  # nodes of a round, where the order of splits does not matter
+BATCH = 16  # nodes of a round, at most, …
+BATCH_NBYTES = 1 << 23  # … of which the histograms take so much room, at most
+SURE = 3  # a node is split ahead if it comes among this part of the splits that are left, 1/SURE
+PATH = (1 << 40) - 1  # bits of a node's path that its draws of features go by
 WORD = 8  # bytes
 UNBOUNDED = (-np.inf, np.inf)
+NO_RECORD = np.zeros(1, np.int64)
 
 
 class Growth(NamedTuple):
@@ -48,24 +56,29 @@ class Growth(NamedTuple):
     min_samples_split: int = 2
 
 
-@dataclass(order=True)
+@dataclass(eq=False)
 class Node:
-    """A leaf that may be split. Ordered by gain, then by number: what is split next."""
+    """A leaf that may be split, or a node that is split ahead: then it has ``children``, which are in no tree yet.
 
-    urgency: tuple[float, int] = field(init=False)
-    number: int = field(compare=False)
-    begin: int = field(compare=False)
-    end: int = field(compare=False)
-    sums: np.ndarray = field(compare=False)  # G of each output, H
-    count: int = field(compare=False)
-    depth: int = field(compare=False)
-    bounds: tuple[float, float] = field(compare=False)
-    slot: int = field(compare=False, default=-1)
-    record: np.ndarray = field(compare=False, default_factory=lambda: np.zeros(0, np.int64))
+    path: the turns from the root, in bits. fate: what becomes of it when it is in the tree.
+    """
 
-    def decide(self, record: np.ndarray) -> None:
-        self.record = record
-        self.urgency = (-float(record[:1].view(np.float64)[0]), self.number)
+    begin: int
+    end: int
+    sums: np.ndarray  # G of each output, H
+    count: int
+    depth: int
+    path: int
+    bounds: tuple[float, float]
+    number: int = -1
+    slot: int = -1
+    fate: str = "leaf"  # or "small": one rank finishes it; or "open": it has a ``record`` of its best split
+    record: np.ndarray = field(default_factory=lambda: NO_RECORD)
+    children: tuple[Node, Node] | None = None
+
+    @property
+    def gain(self) -> float:
+        return float(self.record[:1].view(np.float64)[0])
 
 
 #: A smaller child, its sibling and their parent; of a root, it alone.
@@ -94,11 +107,10 @@ class Grower:
         comm: MPI.Intracomm,
         kind: str,
         outputs: int = 1,
-        batch: int = 1,
         monotone: np.ndarray | None = None,
     ) -> None:
         edges = binned.edges
-        self.binned, self.comm, self.kind, self.outputs, self.batch = binned, comm, kind, outputs, batch
+        self.binned, self.comm, self.kind, self.outputs = binned, comm, kind, outputs
         self.features, self.width = edges.features, edges.width
         self.channels = {"packed": 1, "channels": 3, "classes": outputs + 1}[kind]
         self.bins, self.missing = edges.bins, edges.missing
@@ -109,6 +121,8 @@ class Grower:
         self._own = lengths[comm.rank]
         self._features = np.arange(self._own) + sum(lengths[: comm.rank])
         self._size = self.width * self.channels
+        fitting = BATCH_NBYTES // max(1, self.features * self._size * WORD)
+        self.batch = batch = max(1, min(BATCH, fitting))
         self._message = np.zeros(self.features * batch * self._size, np.int64)
         self._part = np.zeros(self._own * batch * self._size, np.int64)
         self._length = splitter.record_length(outputs)
@@ -159,58 +173,69 @@ class Grower:
         self._values, self._growth, self._allowed, self._key = values, growth, allowed, key
         self._rows[: len(selected)] = selected
         self._build = Builder(self.outputs)
-        root = Node(self._build.add(), 0, len(selected), totals[:-1].copy(), int(totals[-1]), 0, UNBOUNDED)
+        whole = totals[:-1].copy(), int(totals[-1])
+        root = Node(0, len(selected), *whole, 0, 1, UNBOUNDED, self._build.add())
         self._free = list(range(len(self._held)))
-        done: list[Node] = []
-        ready: list[Node] = []
-        leaves = 1
         few = 0 if finisher is None else finisher.few
-        small: list[Node] = []
-        self._judge([(root, None, None)], ready, done, few, small)
-        limit = growth.max_leaves
-        while ready:
-            turn = min(len(ready), self.batch if limit is None else 1)
-            parents = [heapq.heappop(ready) for _ in range(turn)]
-            leaves += len(parents)
-            families = [self._split(parent) for parent in parents]
-            if limit is not None and leaves >= limit:
-                for parent, (left, right) in zip(parents, families, strict=True):
-                    self._free.append(parent.slot)
-                    done += left, right
-                break
-            self._judge(
-                [(*_by_size(*family), p) for p, family in zip(parents, families, strict=True)],
-                ready,
-                done,
-                few,
-                small,
-            )
-        done += ready
+        limit = np.inf if growth.max_leaves is None else growth.max_leaves
+        placed: dict[str, list[Any]] = {"leaf": [], "small": [], "open": []}
+        queue = placed["open"]  # a heap: what gains most, then the first number
+        self._judge([(root, None, None)], few)
+        self._place(root, placed)
+        leaves = 1
+        while queue and leaves < limit:
+            if not queue[0][2].children:
+                self._split_ahead(queue, limit - leaves, few)
+            parent = heapq.heappop(queue)[2]
+            leaves += 1
+            number = self._build.split(parent, parent.record, self.binned.edges, growth.limits)
+            for child in parent.children or ():
+                child.number = number
+                number += 1
+                self._place(child, placed)
+        done, small = placed["leaf"], placed["small"]
+        done += (node for _, _, node in queue)
         if finisher is not None and small:
             small.sort(key=lambda node: node.number)
             for node, found in zip(small, finisher.finish(small, self._rows, key), strict=True):
-                self._build.attach(node.number, found, self.binned.edges)
+                self._build.attach(node.number, found.finished(self.binned.edges))
         for leaf in done:
             self._build.leaf(leaf, growth.limits)
         nodes, begins, ends = (np.array([getattr(leaf, of) for leaf in done]) for of in ("number", "begin", "end"))
         return Grown(self._build.tree(), self._rows, nodes, begins, ends)
 
-    def _split(self, parent: Node) -> tuple[Node, Node]:
-        """Cut the rows in two, and add both children to the tree."""
+    def _place(self, node: Node, placed: dict[str, list[Any]]) -> None:
+        if node.fate == "open":
+            heapq.heappush(placed["open"], (-node.gain, node.number, node))
+        else:
+            placed[node.fate].append(node)
+
+    def _split_ahead(self, queue: list[tuple[float, int, Node]], left: float, few: int) -> None:
+        """Split the next node, and of ``left`` splits others that are almost sure to come."""
+        if left == 1:
+            self._cut(queue[0][2])  # nobody asks how its children would be split
+            return
+        alone = self._growth.max_leaves is not None and self.comm.size == 1  # then there is nothing to be won
+        within = 1 if alone else max(1, int(min(left // SURE, len(queue))))
+        first = sorted(queue)[:within] if within > 1 else queue[:1]
+        parents = [node for _, _, node in first if not node.children][: self.batch]
+        self._judge([(*by_size(*self._cut(parent)), parent) for parent in parents], few)
+
+    def _cut(self, parent: Node) -> tuple[Node, Node]:
+        """Cut the rows in two: of one child, and of the other."""
         record, limits = parent.record, self._growth.limits
         feature = int(record[splitter.FEATURE])
         splitter.goes_left(record, self.bins[feature], self._table)
-        middle = partition(
-            self.binned.columns[feature], self._table, self._rows, parent.begin, parent.end, self._spare
-        )
+        middle = partition(self.binned.columns[feature], self._table, self._rows, parent.begin, parent.end, self._spare)
         sums = record[splitter.SUMS : splitter.SUMS + self.outputs + 1].copy()
         count = int(record[splitter.COUNT])
         bounds = self._children_bounds(parent, sums, limits)
-        number = self._build.split(parent, record, self.binned.edges, limits)
-        depth = parent.depth + 1
-        left = Node(number, parent.begin, middle, sums, count, depth, bounds[0])
-        right = Node(number + 1, middle, parent.end, parent.sums - sums, parent.count - count, depth, bounds[1])
-        return left, right
+        depth, path = parent.depth + 1, 2 * parent.path & PATH
+        parent.children = (
+            Node(parent.begin, middle, sums, count, depth, path, bounds[0]),
+            Node(middle, parent.end, parent.sums - sums, parent.count - count, depth, path + 1, bounds[1]),
+        )
+        return parent.children
 
     def _children_bounds(self, parent: Node, sums: np.ndarray, limits: Limits):
         """Of values: a monotone split keeps its children on either side of the middle of their values."""
@@ -225,63 +250,53 @@ class Grower:
         below, above = (low, middle), (middle, high)
         return (below, above) if direction > 0 else (above, below)
 
-    def _judge(
-        self,
-        families: list[Family],
-        ready: list[Node],
-        done: list[Node],
-        few: int,
-        small: list[Node],
-    ) -> None:
-        """Find the best split of nodes: of a smaller child, its sibling, their parent (of the root: of it alone).
+    def _judge(self, families: list[Family], few: int) -> None:
+        """Find the best split and so the fate of nodes: a smaller child, its sibling, their parent (of a root: it).
 
-        Those with up to ``few`` rows are put with the ``small`` ones.
+        Those with up to ``few`` rows are small.
         """
-        families, idle = self._worth_while(families, few, small)
-        done += idle
+        families = self._worth_while(families, few)
         if not families:
             return
         sums = self._histograms([smaller for smaller, _, _ in families])
         judged: list[Node] = []
         for i, (smaller, sibling, parent) in enumerate(families):
             smaller.slot = self._slot()
-            self._held[smaller.slot] = sums[:, i]
+            held = self._held[smaller.slot]
+            if sibling is not None and parent is not None:
+                sibling.slot = parent.slot
+                histogram.share(sums, i, held, self._held[sibling.slot])
+                judged.append(sibling)
+            else:
+                held[:] = sums[:, i]
             if smaller.count > few:
                 judged.append(smaller)
             else:
-                small.append(smaller)
+                smaller.fate = "small"
                 self._free.append(smaller.slot)
-            if sibling is not None and parent is not None:
-                sibling.slot = parent.slot
-                self._held[sibling.slot] -= self._held[smaller.slot]
-                judged.append(sibling)
         records = self._best(judged)
         for node, record in zip(judged, records, strict=True):
-            node.decide(record)
             if record[splitter.FEATURE] == splitter.NOWHERE:
                 self._free.append(node.slot)
-                done.append(node)
             else:
-                heapq.heappush(ready, node)
+                node.record, node.fate = record, "open"
 
-    def _worth_while(
-        self, families: list[Family], few: int, small: list[Node]
-    ) -> tuple[list[Family], list[Node]]:
+    def _worth_while(self, families: list[Family], few: int) -> list[Family]:
         """Without those of which no child can be split again, or both are small: their histograms are not needed."""
         least = max(self._growth.min_samples_split, 2 * self._growth.limits.min_samples_leaf)
         depth = self._growth.max_depth
         kept: list[Family] = []
-        idle: list[Node] = []
         for family in families:
             nodes = [node for node in family[:2] if node is not None]
             splits = any(node.count >= least for node in nodes) and (depth is None or nodes[0].depth < depth)
             if splits and any(node.count > few for node in nodes):
                 kept.append(family)
-            else:
-                (small if splits else idle).extend(nodes)
-                if family[2] is not None:
-                    self._free.append(family[2].slot)
-        return kept, idle
+                continue
+            for node in nodes:
+                node.fate = "small" if splits else "leaf"
+            if family[2] is not None:
+                self._free.append(family[2].slot)
+        return kept
 
     def _slot(self) -> int:
         if not self._free:
@@ -358,13 +373,13 @@ class Grower:
             return self._allowed
         candidates = np.flatnonzero(self._allowed & (self.bins + self.missing > 1))
         chances = np.empty(self.features)
-        uniform(node.number * self.features, np.uint64(self._key), chances)
+        uniform(node.path * self.features, np.uint64(self._key), chances)
         drawn = np.zeros(self.features, np.bool_)
         drawn[candidates[np.argsort(chances[candidates], kind="stable")[:wanted]]] = True
         return drawn
 
 
-def _by_size(left: Node, right: Node) -> tuple[Node, Node]:
+def by_size(left: Node, right: Node) -> tuple[Node, Node]:
     return (left, right) if left.count <= right.count else (right, left)
 
 
@@ -373,7 +388,8 @@ class Builder:
 
     def __init__(self, outputs: int) -> None:
         self._outputs = outputs
-        self._nodes: list[dict[str, Any]] = []
+        self._nodes: list[dict[str, Any]] = []  # of the tree; those of subtrees come behind them
+        self._subtrees: list[tuple[int, Trees]] = []
 
     def add(self) -> int:
         self._nodes.append(
@@ -386,6 +402,9 @@ class Builder:
                 "masks": (0, 0, 0, 0),
                 "left": 0,
                 "gain": 0.0,
+                "value": (0.0,) * self._outputs,
+                "weight": 0.0,
+                "count": 0,
             }
         )
         return len(self._nodes) - 1
@@ -405,7 +424,7 @@ class Builder:
             categorical=categorical,
             masks=tuple((record[splitter.MASK : splitter.MASK + 4].view(np.uint64) * np.uint64(categorical)).tolist()),
             left=left,
-            gain=-parent.urgency[0],
+            gain=parent.gain,
         )
         self.leaf(parent, limits)
         return left
@@ -419,8 +438,9 @@ class Builder:
             count=node.count,
         )
 
-    def attach(self, number: int, found: Subtree, edges: Any) -> None:
-        attach(self._nodes, number, found, edges)
+    def attach(self, number: int, subtree: Trees) -> None:
+        """Put a tree in the place of that node; the nodes below its root come behind all that are there."""
+        self._subtrees.append((number, subtree))
 
     def tree(self) -> Trees:
         made = self._nodes
@@ -428,17 +448,28 @@ class Builder:
         def column(name: str, dtype: Any) -> np.ndarray:
             return np.array([node[name] for node in made], dtype)
 
-        return Trees(
-            column("feature", np.int32),
-            column("bin", np.int32),
-            column("threshold", np.float64),
-            column("missing_left", np.bool_),
-            column("categorical", np.bool_),
-            column("masks", np.uint64).reshape(-1, 4),
-            column("left", np.int32),
-            column("value", np.float64).reshape(-1, self._outputs),
-            column("gain", np.float64),
-            column("weight", np.float64),
-            column("count", np.int64),
-            np.array([0, len(made)], np.int64),
-        )
+        own = {
+            "feature": column("feature", np.int32),
+            "bin": column("bin", np.int32),
+            "threshold": column("threshold", np.float64),
+            "missing_left": column("missing_left", np.bool_),
+            "categorical": column("categorical", np.bool_),
+            "masks": column("masks", np.uint64).reshape(-1, 4),
+            "left": column("left", np.int32),
+            "value": column("value", np.float64).reshape(-1, self._outputs),
+            "gain": column("gain", np.float64),
+            "weight": column("weight", np.float64),
+            "count": column("count", np.int64),
+        }
+        parts: dict[str, list[np.ndarray]] = {name: [array] for name, array in own.items()}
+        nodes = len(made)
+        for number, subtree in self._subtrees:
+            arrays = subtree.arrays()
+            left = arrays["left"] + np.where(arrays["feature"] == LEAF, 0, nodes - 1)
+            arrays["left"] = left.astype(np.int32)
+            for name, part in parts.items():
+                own[name][number] = arrays[name][0]
+                part.append(arrays[name][1:])
+            nodes += len(left) - 1
+        joined = {name: np.concatenate(part) for name, part in parts.items()}
+        return Trees(**joined, starts=np.array([0, nodes], np.int64))
