@@ -120,8 +120,11 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), **({} if exact else {**BY_MINI_BATCHES, **given}), "exact": exact})
 
 
-def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
-    """The estimator that the arguments, `completed`, ask for. rows: of the training data, over all ranks."""
+def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm, categorical: tuple[int, ...] = ()):
+    """The estimator that the arguments, `completed`, ask for.
+
+    rows: of the training data, over all ranks. categorical: the columns that hold codes, of trees.
+    """
     from hpcml import collectives as hc
     from hpcml import models
 
@@ -134,7 +137,7 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
             raise hc.CollectiveError(f"{said}: only with --model mlp")
     of_trees = ("trees", "leaves", "depth", "leaf_rows")
     if args.model in TREES:
-        return build_trees(args, comm)
+        return build_trees(args, comm, categorical)
     if given := [f"--{name.replace('_', '-')}" for name in of_trees if getattr(args, name) is not None]:
         raise hc.CollectiveError(f"{', '.join(given)}: only with --model {', '.join(TREES)}")
     if args.exact:
@@ -161,7 +164,7 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
     return models.SGDClassifier("log_loss" if args.model == "logistic" else "squared_hinge", C=args.C, **settings)
 
 
-def build_trees(args: argparse.Namespace, comm: MPI.Comm):
+def build_trees(args: argparse.Namespace, comm: MPI.Comm, categorical: tuple[int, ...]):
     """The tree, forest or boosting that the arguments ask for. Left out is what is not given: the estimator knows."""
     from hpcml import collectives as hc
     from hpcml import models
@@ -182,7 +185,7 @@ def build_trees(args: argparse.Namespace, comm: MPI.Comm):
         "forest": models.RandomForestClassifier,
         "boosting": models.GradientBoostingClassifier,
     }[args.model]
-    return estimator(**given, random_state=args.seed, comm=comm)
+    return estimator(**given, categorical_features=categorical or None, random_state=args.seed, comm=comm)
 
 
 def default_batch_size(rows: int) -> int:
