@@ -132,8 +132,11 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), **({} if exact else {**BY_MINI_BATCHES, **given}), "exact": exact})
 
 
-def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
-    """The estimator that the arguments, `completed`, ask for. rows: of the training data, over all ranks."""
+def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm, categorical: tuple[int, ...] = ()):
+    """The estimator that the arguments, `completed`, ask for.
+
+    rows: of the training data, over all ranks. categorical: the columns that hold codes, of trees.
+    """
     from hpcml import collectives as hc
     from hpcml import models
 
@@ -147,7 +150,7 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
         if getattr(args, name) is not None and args.model not in owners:
             raise hc.CollectiveError(f"{option(name)}: only with --model {', '.join(owners)}")
     if args.model in TREES:
-        return build_trees(args, comm)
+        return build_trees(args, comm, categorical)
     if args.exact:
         refuse_mini_batches(args)
         reproducible = args.reproducible is not None
@@ -178,7 +181,7 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
     return models.SGDClassifier("log_loss" if args.model == "logistic" else "squared_hinge", C=args.C, **settings)
 
 
-def build_trees(args: argparse.Namespace, comm: MPI.Comm):
+def build_trees(args: argparse.Namespace, comm: MPI.Comm, categorical: tuple[int, ...]):
     """The tree, forest or boosting that the arguments ask for. Left out is what is not given: the estimator knows."""
     from hpcml import collectives as hc
     from hpcml import models
@@ -197,7 +200,7 @@ def build_trees(args: argparse.Namespace, comm: MPI.Comm):
         "forest": models.RandomForestClassifier,
         "boosting": models.GradientBoostingClassifier,
     }[args.model]
-    return estimator(**given, random_state=args.seed, comm=comm)
+    return estimator(**given, categorical_features=categorical or None, random_state=args.seed, comm=comm)
 
 
 def option(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from hpcml.commands.reading import add_reading_arguments, options_of
 from hpcml.commands.settings import (
+    TREES,
     add_data_arguments,
     add_model_arguments,
     add_output_arguments,
@@ -96,8 +97,9 @@ def _train(
         test_source=args.test_data,
         scale=args.scale,
         exact=args.reproducible is not None,
+        coded=args.model in TREES,
     )
-    model = build_model(args, parts.training.total, comm)
+    model = build_model(args, parts.training.total, comm, parts.encoding.codes)
     world = describe_world(comm)
     reading_seconds = time.perf_counter() - started
     classes = sorted(set().union(*comm.allgather(set(parts.training.y.tolist()))))

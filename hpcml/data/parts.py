@@ -43,12 +43,13 @@ def load_parts(
     test_source: str | None = None,
     scale: str | None = None,
     exact: bool = False,
+    coded: bool = False,
 ) -> Parts:
     """Read `source`, split off the fractions `validation` and `test` of its rows, and encode all by what the
     training rows show. With `test_source` the test rows are all rows of that data set, and `test` is not
     used.
 
-    exact: the same bits on any number of ranks (see `fit_encoding`).
+    exact: the same bits on any number of ranks; coded: strings as codes, not one-hot (see `fit_encoding`).
 
     Collective. Raises CollectiveError for whatever is wrong with the data, before anything is trained.
     """
@@ -59,7 +60,7 @@ def load_parts(
     assert table.labels is not None
     split = split_rows(table.labels, table.first, table.total, seed, comm, validation=validation, test=test)
     training = table.take(split.training)
-    encoding = fit_encoding(training, comm, scale, exact)
+    encoding = fit_encoding(training, comm, scale, exact, coded)
     tested = table.take(split.test)
     if test_source is not None:
         tested = read(test_source, replace(options, labels=None), comm, table.schema)

@@ -21,6 +21,7 @@ from hpcml.models.estimator import Estimator
 from hpcml.runs.wholefile import whole_file
 
 FORMAT, VERSION = "hpcml model", 1
+PAIRS = "pairs"  # how a parameter's mapping is told from what else there is
 
 
 def save(
@@ -90,7 +91,7 @@ def load(path: str | os.PathLike[str], comm: Any = None) -> Any:
     header, arrays = read(path)
     if header["class"] not in models.ESTIMATORS:
         raise ValueError(f"{path} holds a {header['class']!r}; this hpcml knows {', '.join(models.ESTIMATORS)}")
-    parameters = {name: tuple(v) if isinstance(v, list) else v for name, v in header["parameters"].items()}
+    parameters = {name: unplain(value) for name, value in header["parameters"].items()}
     model = getattr(models, header["class"])(**parameters, comm=comm)
     model._restore(header["facts"], {name: array for name, array in arrays.items() if not name.startswith("array/")})
     model._remember_columns(header["n_features_in"], header["feature_names"])
@@ -98,11 +99,25 @@ def load(path: str | os.PathLike[str], comm: Any = None) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A parameter as JSON holds it: NumPy's numbers as Python's, a dtype as its name."""
+    """A parameter as JSON holds it: NumPy's numbers as Python's, a dtype as its name, a mapping as its pairs.
+
+    JSON's own mappings have strings as keys only: the class 1 of a ``class_weight`` would come back as "1".
+    """
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, Mapping):
+        return {PAIRS: [[plain(key), plain(item)] for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, (np.dtype, type)):
         return np.dtype(value).name
+    return value
+
+
+def unplain(value: Any) -> Any:
+    """The parameter that `plain` made this of; lists come back as tuples."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, dict) and set(value) == {PAIRS}:
+        return {key: unplain(item) for key, item in value[PAIRS]}
     return value

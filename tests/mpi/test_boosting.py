@@ -15,7 +15,7 @@ from hpcml.models.trees import quantisation
 
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
-one_rank = pytest.mark.skipif(SIZE > 1, reason="asks nothing of several ranks")
+one_rank = pytest.mark.skipif(SIZE > 1, reason="asks nothing of several ranks, which train what one does")
 
 SMALL = dict(n_estimators=6, max_leaf_nodes=8, min_samples_leaf=5)
 CASES = {
@@ -89,6 +89,58 @@ def test_p_ranks_train_what_one_does(case, weighted):
     model, alone = both(CASES[case], part(*rows), rows)
     assert_same(model, alone)
     assert (model.predict(X) == alone.predict(X)).all()
+
+
+@pytest.mark.parametrize("case", ["two classes", "four classes", "absolute error", "sampled", "deep", "stopping"])
+def test_features_over_ranks_give_the_same_trees(case):
+    X, y = table()
+    y = labelled(case, y)
+    order = np.argsort(y, kind="stable")
+    rows = [X[order], y[order]]
+    spread = fresh(CASES[case], parallel="feature").fit(*part(*rows))
+    assert_same(spread, fresh(CASES[case], comm=MPI.COMM_SELF).fit(*rows))
+    assert spread.history_[-1].get("validation_loss") is not None or case != "stopping"
+
+
+@pytest.mark.parametrize("top_k", [3, 20])
+def test_where_all_features_are_elected_the_trees_are_the_same(top_k):
+    X, y = table()
+    rows = [X, labelled("four classes", y)]
+    model = fresh(CASES["four classes"], parallel="voting", top_k=top_k).fit(*part(*rows))
+    assert_same(model, fresh(CASES["four classes"], comm=MPI.COMM_SELF).fit(*rows))
+
+
+def wide(rows=900, columns=60):
+    random = np.random.default_rng(5)
+    X = random.normal(size=(rows, columns)).astype(np.float32)
+    return X, (X[:, 7] + X[:, 31] - X[:, 44] + 0.3 * random.normal(size=rows) > 0).astype(int)
+
+
+def test_votes_find_the_columns_that_tell():
+    X, y = wide()
+    rows = part(X[:600], y[:600])
+    model = GradientBoostingClassifier(20, max_leaf_nodes=8, parallel="voting", top_k=3).fit(*rows)
+    assert set(np.argsort(-model.feature_importances_)[:3]) == {7, 31, 44}
+    assert (model.predict(X[600:]) == y[600:]).mean() > 0.85
+    assert len(set(COMM.allgather(model.trees_.threshold.tobytes()))) == 1
+
+
+@pytest.mark.skipif(SIZE == 1, reason="nothing is sent")
+def test_what_is_sent_is_what_the_formulas_say():
+    """Of one tree with two leaves: a root, and no other node that is asked for."""
+    X, y = wide()
+    rows = part(X, y)
+    bins, record = 255, 12 * 8
+    sent = {}
+    for parallel in ("data", "voting", "feature"):
+        model = GradientBoostingClassifier(1, max_leaf_nodes=2, parallel=parallel, top_k=3).fit(*rows)
+        sent[parallel] = COMM.allreduce(model.history_[0]["sent_nbytes"])
+    records = SIZE * (SIZE - 1) * record
+    assert sent["data"] == (SIZE - 1) * 60 * bins * 8 + records
+    assert sent["voting"] == (SIZE - 1) * 6 * bins * 8 + SIZE * (SIZE - 1) * 3 * 8 + records
+    sides = (SIZE - 1) * (-(-len(X) // 8))
+    own = COMM.allreduce(len(rows[0]) * len(np.array_split(np.arange(60), SIZE)[RANK]))
+    assert sent["feature"] == len(X) * 60 - own + (SIZE - 1) * len(X) * (8 + 4) + sides + records
 
 
 @pytest.mark.parametrize("holder", {0, SIZE - 1})
@@ -183,6 +235,7 @@ def test_categories_of_data_frames():
     assert (reloaded.predict(everyones) == model.predict(everyones)).all()
 
 
+@one_rank
 @pytest.mark.parametrize("classify", [False, True])
 def test_monotone_columns_are(classify):
     random = np.random.default_rng(0)
@@ -209,6 +262,7 @@ def test_monotone_columns_are(classify):
     assert (falling <= 0).all() and (falling < 0).any()
 
 
+@one_rank
 def test_a_weight_of_two_is_a_row_twice():
     X, y = table()
     w = np.random.default_rng(1).integers(0, 3, len(y))
@@ -219,6 +273,7 @@ def test_a_weight_of_two_is_a_row_twice():
     assert np.corrcoef(weighted.predict(X), twice.predict(X))[0, 1] > 0.98
 
 
+@one_rank
 def test_rows_without_weight_do_not_matter():
     X, y = table()
     w = (np.arange(len(y)) % 3 > 0).astype(float)
@@ -228,6 +283,7 @@ def test_rows_without_weight_do_not_matter():
     assert model.start_[0] == pytest.approx(y[w > 0].mean())
 
 
+@one_rank
 @pytest.mark.parametrize("alpha", [0.1, 0.5, 0.9])
 def test_quantiles_cover(alpha):
     random = np.random.default_rng(0)
@@ -241,6 +297,7 @@ def test_quantiles_cover(alpha):
     assert abs(model.predict(X[test]) - truth).mean() < 0.4  # of up to 4.6
 
 
+@one_rank
 def test_absolute_errors_are_deaf_to_outliers():
     X, y = table(800)
     broken = np.where(np.arange(800) % 20 == 0, y + 1000, y)
@@ -251,6 +308,7 @@ def test_absolute_errors_are_deaf_to_outliers():
     assert errors["absolute_error"] < 0.6 < 10 < errors["squared_error"]
 
 
+@one_rank
 def test_absolute_errors_beside_scikit_learn():
     """On rows that neither has seen; single draws differ by 15 % either way, so the mean of five is compared."""
     ensemble = pytest.importorskip("sklearn.ensemble")
@@ -364,6 +422,7 @@ def test_models_come_back_from_files(case, tmp_path):
         assert back.get_params() == model.get_params()
 
 
+@one_rank
 @pytest.mark.parametrize("name", ["breast_cancer", "digits", "diabetes"])
 def test_as_good_as_scikit_learns(name):
     sklearn = pytest.importorskip("sklearn")

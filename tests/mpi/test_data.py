@@ -316,6 +316,20 @@ def test_encoding_of_unknown_strings_constant_columns_and_one_unit(folder):
     assert np.concatenate(comm.allgather(left.encode(trained)))[:, :2].tolist() == [[5, 1], [5, 3]]
 
 
+def test_strings_as_codes(folder):
+    """For trees: one column each, −1 for what was never seen; a column of too many strings stays one-hot."""
+    names = [f"n{i}" for i in range(300)]
+    lines = [f"{i},{'red' if i % 2 else 'blue'},{name},{i % 3}\n" for i, name in enumerate(names)]
+    trained = read(write(folder / "d", "a,s,t,y\n" + "".join(lines)), Options(), comm)
+    encoding = fit_encoding(trained, comm, "none", coded=True)
+    assert (encoding.width, encoding.codes, encoding.names[:3]) == (302, (1,), ["a", "s", "t=n0"])
+    asked = read(write(folder / "e", "a,s,t\n5,green,n0\n6,red,n1\n7,blue,n7\n"), Options(), comm, trained.schema)
+    again = Encoding.from_json(encoding.as_json(), encoding.mean, encoding.deviation)
+    encoded = np.concatenate(comm.allgather(again.encode(asked)))
+    assert encoded[:, :3].tolist() == [[5, -1, 1], [6, 1, 0], [7, 0, 0]]
+    assert encoded[:, 2:].sum() == 3
+
+
 def test_rank_without_rows_encodes_to_no_rows():
     table = read("iris", Options(), comm)
     alone = table.take(np.arange(len(table)) if comm.rank == comm.size - 1 else np.arange(0))

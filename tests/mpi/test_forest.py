@@ -224,7 +224,7 @@ def test_balanced_classes_weigh_the_same():
     assert balanced.predict(X).mean() > plain.predict(X).mean()
 
 
-@pytest.mark.parametrize("level", [0.0, 0.1, 0.5, 0.93, 1.0])
+@pytest.mark.parametrize("level", [0.0, 0.1, 0.5, 0.7, 0.93, 1.0])
 def test_quantiles_are_exact(level):
     random = np.random.default_rng(5)
     numbers = np.concatenate([random.normal(size=300), -np.exp(random.normal(size=300) * 20), np.zeros(40)])
@@ -233,10 +233,13 @@ def test_quantiles_are_exact(level):
     mine = part(numbers, groups)
     found = quantiles(*mine, 4, level, None, COMM)
     for k in (0, 1, 3):
-        assert found[k] == np.quantile(numbers[groups == k], level, method="inverted_cdf")
+        assert found[k] == np.quantile(numbers[groups == k], level, method="averaged_inverted_cdf")
     assert found[2] == 0
+    even = np.arange(10.0)
+    middle = quantiles(*part(even, np.zeros(10, np.int64)), 1, level, None, COMM)
+    assert middle[0] == np.quantile(even, level, method="averaged_inverted_cdf")
     weights = random.integers(1, 5, len(numbers)).astype(float)
     found = quantiles(*mine, 4, level, part(weights)[0], COMM)
     repeated = np.repeat(numbers[groups == 3], weights[groups == 3].astype(int))
     # Weights are counted in parts of the largest, here exact.
-    assert found[3] == np.quantile(repeated, level, method="inverted_cdf")
+    assert found[3] == np.quantile(repeated, level, method="averaged_inverted_cdf")

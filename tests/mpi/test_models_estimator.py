@@ -10,7 +10,7 @@ from model_cases import GOOD_X, GOOD_Y, blobs, every_estimator, fresh, part
 from mpi4py import MPI
 
 from hpcml import models
-from hpcml.models import MLPClassifier, NotFittedError, SGDClassifier
+from hpcml.models import DecisionTreeClassifier, MLPClassifier, NotFittedError, SGDClassifier
 
 COMM = MPI.COMM_WORLD
 RANK, SIZE = COMM.rank, COMM.size
@@ -145,6 +145,17 @@ def test_numpy_parameters_can_be_saved(tmp_path):
     models.save(tmp_path / "m.npz", model.fit(GOOD_X, GOOD_Y))
     twin = models.load(tmp_path / "m.npz")
     assert (twin.hidden_layer_sizes, twin.epochs, twin.dtype) == ((3, 2), 1, "float64")
+
+
+@pytest.mark.parametrize("weights", [{0: 2.0, 1: 0.5}, {"a": 3, "b": 1}, {np.int64(3): 1.0, 4: 2}])
+def test_weights_of_classes_come_back_as_they_were(weights, tmp_path):
+    """The keys are labels, which JSON would make strings of."""
+    X, y = np.arange(16.0).reshape(8, 2), np.array(list(weights) * 4)
+    model = DecisionTreeClassifier(class_weight=weights).fit(X, y)
+    models.save(tmp_path / "m.npz", model)
+    twin = models.load(tmp_path / "m.npz")
+    assert twin.class_weight == weights
+    assert (twin.fit(X, y).predict(X) == model.predict(X)).all()
 
 
 def test_what_cannot_be_saved_leaves_the_old_file(tmp_path):

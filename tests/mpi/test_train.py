@@ -314,6 +314,7 @@ def test_a_run_goes_on_from_its_newest_checkpoint(folder, capsys):
         ("svm", "a9a.t.svm", [], 0.84),
         ("logistic", "adult-train.csv", ["--test-data", f"{DATA}/adult-test.csv", "--epochs", 5], 0.84),
         ("mlp", "t10k-images-idx3-ubyte.gz", ["--epochs", 3, "--hidden", 64], 0.92),
+        ("boosting", "adult-train.csv", ["--test-data", f"{DATA}/adult-test.csv", "--trees", 40], 0.865),
     ],
 )
 def test_real_data_reach_their_accuracy(folder, model, name, more, least):

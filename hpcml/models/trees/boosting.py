@@ -56,6 +56,8 @@ class Boosting(TreeEstimator):
     n_iter_no_change: int | None
     validation_fraction: float
     tol: float
+    parallel: str
+    top_k: int
     random_state: int | None
 
     start_: np.ndarray
@@ -84,6 +86,8 @@ class Boosting(TreeEstimator):
         whole_or_none("n_iter_no_change", self.n_iter_no_change, least=1)
         number("validation_fraction", self.validation_fraction, above=0, below=1)
         number("tol", self.tol, least=0)
+        choice("parallel", self.parallel, ("data", "voting", "feature"))
+        whole("top_k", self.top_k, least=1)
         if self.random_state is not None:
             whole("random_state", self.random_state, least=0)
 
@@ -186,7 +190,10 @@ class _Run:
         self.bits = quantisation.packed_bits(rows.total)
         self.kind = "packed" if self.bits else "channels"
         self.bits = self.bits or quantisation.channel_bits(rows.total)
-        self.grower = Grower(self.binned, comm, self.kind, monotone=monotone_of(model.monotonic_cst, rows))
+        monotone = monotone_of(model.monotonic_cst, rows)
+        self.grower = Grower(
+            self.binned, comm, self.kind, monotone=monotone, parallel=model.parallel, votes=model.top_k
+        )
         self.constant = self.loss.constant and rows.weights is None
         self.g = np.empty(n, np.float32)
         self.h = np.empty(0 if self.constant else n, np.float32)
@@ -394,8 +401,10 @@ class GradientBoostingClassifier(Boosting, Classifier):
     may only rise with it), −1 or 0, or a dict; ``categorical_features``, "from_dtype" (of data frames), or names,
     numbers or a mask; ``warm_start``, fit goes on with the trees that are there; ``n_iter_no_change``, stop after so
     many iterations without an improvement of the validation loss by ``tol``, and keep the trees up to the best, where
-    the validation rows are those passed to `fit` or a ``validation_fraction`` of the others; ``random_state``;
-    ``comm``.
+    the validation rows are those passed to `fit` or a ``validation_fraction`` of the others; ``parallel``, how ranks
+    share the work: "data" (sums of histograms), for wide data "feature" (each rank all rows of some columns; the same
+    trees, bit for bit) or "voting" (sums for 2·``top_k`` columns that most ranks name; other trees on other ranks);
+    ``random_state``; ``comm``.
 
     Example::
 
@@ -422,6 +431,8 @@ class GradientBoostingClassifier(Boosting, Classifier):
         n_iter_no_change: int | None = None,
         validation_fraction: float = 0.1,
         tol: float = 1e-7,
+        parallel: str = "data",
+        top_k: int = 20,
         random_state: int | None = 0,
         comm: Any = None,
     ) -> None:
@@ -441,6 +452,8 @@ class GradientBoostingClassifier(Boosting, Classifier):
         self.n_iter_no_change = n_iter_no_change
         self.validation_fraction = validation_fraction
         self.tol = tol
+        self.parallel = parallel
+        self.top_k = top_k
         self.random_state = random_state
         self.comm = comm
 
@@ -492,6 +505,8 @@ class GradientBoostingRegressor(Boosting, Regressor):
         n_iter_no_change: int | None = None,
         validation_fraction: float = 0.1,
         tol: float = 1e-7,
+        parallel: str = "data",
+        top_k: int = 20,
         random_state: int | None = 0,
         comm: Any = None,
     ) -> None:
@@ -513,6 +528,8 @@ class GradientBoostingRegressor(Boosting, Regressor):
         self.n_iter_no_change = n_iter_no_change
         self.validation_fraction = validation_fraction
         self.tol = tol
+        self.parallel = parallel
+        self.top_k = top_k
         self.random_state = random_state
         self.comm = comm
 

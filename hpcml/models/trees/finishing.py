@@ -12,7 +12,7 @@ from hpcml.models.trees import subtree as s
 from hpcml.models.trees.binning import Binned, Edges
 from hpcml.models.trees.quantisation import key_of
 from hpcml.models.trees.splitter import Limits
-from hpcml.models.trees.tree import LEAF, Trees
+from hpcml.models.trees.tree import Trees
 
 DEEPEST = 1 << 30
 
@@ -131,7 +131,7 @@ class Finisher:
             node = nodes[i]
             found[i] = subtree(
                 whole, np.concatenate(pieces), values, codes, self.outputs, self.allowed, self.wanted, self.model,
-                key_of(key, node.number), self.limits, node.depth,
+                key_of(key, node.path), self.limits, node.depth,
             )  # fmt: skip
         together: dict[int, Subtree] = {}
         for part in self.comm.allgather(found):
@@ -151,27 +151,3 @@ def _owners(counts: list[int], ranks: int) -> np.ndarray:
         owners[i] = load.argmin()
         load[owners[i]] += counts[i]
     return owners
-
-
-def attach(made: list[dict[str, Any]], number: int, found: Subtree, edges: Edges) -> None:
-    """Put a subtree in the place of node ``number`` of a tree in the making; the nodes below it come at the end."""
-    trees = found.finished(edges)
-    base = len(made) - 1  # of the subtree's node i, from 1 on, the number is base + i
-    for i in range(len(trees.feature)):
-        node = {
-            "feature": int(trees.feature[i]),
-            "bin": int(trees.bin[i]),
-            "threshold": float(trees.threshold[i]),
-            "missing_left": bool(trees.missing_left[i]),
-            "categorical": bool(trees.categorical[i]),
-            "masks": tuple(trees.masks[i].tolist()),
-            "left": base + int(trees.left[i]) if trees.feature[i] != LEAF else 0,
-            "gain": float(trees.gain[i]),
-            "value": trees.value[i].tolist(),
-            "weight": float(trees.weight[i]),
-            "count": int(trees.count[i]),
-        }
-        if i == 0:
-            made[number] = node
-        else:
-            made.append(node)

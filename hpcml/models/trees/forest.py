@@ -27,7 +27,7 @@ from hpcml.models.trees import losses, quantisation
 from hpcml.models.trees.binning import Binned, binned, find_edges
 from hpcml.models.trees.estimator import TreeEstimator, whole_or_none
 from hpcml.models.trees.finishing import Finisher, subtree
-from hpcml.models.trees.grower import BATCH, Grower, Growth
+from hpcml.models.trees.grower import Grower, Growth
 from hpcml.models.trees.splitter import Limits
 from hpcml.models.trees.tree import Trees
 
@@ -211,8 +211,7 @@ class _Growing:
         if self.alone:
             return self._alone(many, drawing)
         kind = "classes" if self.classes else "channels"
-        batch = BATCH if self.model.max_leaf_nodes is None else 1
-        grower = Grower(self.binned, self.comm, kind, self.outputs, batch)
+        grower = Grower(self.binned, self.comm, kind, self.outputs)
         try:
             return Trees.joined([self._over_ranks(grower, tree, drawing) for tree in range(many)])
         finally:

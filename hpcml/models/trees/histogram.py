@@ -117,3 +117,13 @@ def fill_classes(X, codes, weights, rows, begin, end, node, out):
             out[f, node, b, code] += weight
             out[f, node, b, count] += 1
             f += one
+
+
+@njit(nogil=True, cache=True)
+def share(sums, node, smaller, sibling):
+    """Put one node of ``sums`` (d, nodes, bins, channels) in ``smaller`` (d, bins, channels), less in ``sibling``."""
+    for f in range(sums.shape[0]):
+        mine, small, rest = sums[f, node].reshape(-1), smaller[f].reshape(-1), sibling[f].reshape(-1)
+        for i in range(len(mine)):
+            small[i] = mine[i]
+            rest[i] -= mine[i]

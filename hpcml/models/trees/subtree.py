@@ -17,6 +17,22 @@ FEATURE, BIN, MISSING_LEFT, CATEGORICAL, LEFT, COUNT, MASKS, FACTS = 0, 1, 2, 3,
 
 
 @njit(nogil=True, cache=True)
+def draw(allowed, key, chances, chosen):
+    """Fill ``chosen`` (k,) with those of ``allowed`` whose hash is least; ``chances`` (k,) is room for these."""
+    found, most = 0, len(chosen)
+    for feature in allowed:
+        chance = mixed(key + uint64(feature))
+        if found == most and chance >= chances[most - 1]:
+            continue
+        i = min(found, most - 1)
+        while i > 0 and chances[i - 1] > chance:
+            chances[i], chosen[i] = chances[i - 1], chosen[i - 1]
+            i -= 1
+        chances[i], chosen[i] = chance, feature
+        found = min(found + 1, most)
+
+
+@njit(nogil=True, cache=True)
 def grow_subtree(
     X, values, codes, outputs, bins, width, missing, categorical, allowed, wanted, max_depth, least, key, limits, facts,
     numbers,
@@ -32,7 +48,7 @@ def grow_subtree(
     channels = outputs + 1 if classes else 3
     rows, spare = np.arange(n), np.empty(n, np.int64)
     begins, ends, depths = np.empty(2 * n + 1, np.int64), np.empty(2 * n + 1, np.int64), np.empty(2 * n + 1, np.int64)
-    chances, chosen = np.empty(len(allowed), np.uint64), allowed.copy()
+    chances, chosen = np.empty(min(wanted, len(allowed)), np.uint64), allowed[:wanted].copy()
     sums = np.zeros((min(wanted, len(allowed)), width, channels), np.int64)
     node_sums = np.empty(outputs + 1, np.int64)
     record = np.zeros(splitter.SUMS + outputs + 1, np.int64)
@@ -65,11 +81,10 @@ def grow_subtree(
             continue
         drawn = allowed
         if wanted < len(allowed):
-            for f in range(len(allowed)):
-                chances[f] = mixed(mixed(uint64(key) + uint64(node)) + uint64(allowed[f]))
-            chosen[:] = allowed[np.argsort(chances, kind="mergesort")]
-            drawn = np.sort(chosen[:wanted])
-        sums[:] = 0
+            draw(allowed, mixed(uint64(key) + uint64(node)), chances, chosen)
+            drawn = np.sort(chosen)
+        for f in range(len(drawn)):
+            sums[f, : bins[drawn[f]] + 1] = 0  # and what is missing, if anything is
         for i in range(begin, end):
             r = rows[i]
             for f in range(len(drawn)):
