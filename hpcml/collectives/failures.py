@@ -14,7 +14,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import sleep
 from typing import TYPE_CHECKING, NoReturn
 
@@ -107,6 +107,7 @@ def lose(channel: Channel, doing: str = "") -> NoReturn:
 
 def found_dead(comm: MPI.Comm, doing: str = "") -> RankFailed:
     """The error that says which ranks of ``comm`` have died, as far as that is known here."""
+    end_without_barrier()
     dead = dead_ranks(comm)
     if dead:
         said = f"{ranks_phrase(list(dead))} of {comm.size} {'has' if len(dead) == 1 else 'have'} died"
@@ -145,6 +146,18 @@ def complete(request: MPI.Request, comm: MPI.Comm) -> None:
         if is_death(error):
             raise found_dead(comm) from None
         raise
+
+
+@functools.cache
+def end_without_barrier() -> None:
+    """A rank has died: let MPI_Finalize not wait for it.
+
+    Open MPI 5.0 begins it with a fence of all processes, and in some runs those that live stay in it for ever (its
+    option ``async_mpi_finalize``, which is read when MPI starts, is this variable). Ranks that have to wait for one
+    another at the end have done so in `hpcml.collectives.stall.farewell`.
+    """
+    with suppress(ValueError):  # another version
+        ctypes.c_bool.in_dll(ctypes.CDLL(MPI.__file__), "ompi_async_mpi_finalize").value = True
 
 
 def agree(comm: MPI.Comm, flag: bool) -> bool:

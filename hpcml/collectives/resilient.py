@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from hpcml.collectives.channel import known_channel
 from hpcml.collectives.errors import CommunicationError
-from hpcml.collectives.failures import agree, is_broken, is_death, shrunk, survivable
+from hpcml.collectives.failures import agree, end_without_barrier, is_broken, is_death, shrunk, survivable
 from hpcml.collectives.stall import open_channels
 
 
@@ -52,6 +52,7 @@ class Attempt:
 
     def after(self) -> Attempt:
         """The next pass, on those that live. Collective over them."""
+        end_without_barrier()
         comm = shrunk(self.comm)
         old, new = self.comm.Get_group(), comm.Get_group()
         places = old.Translate_ranks(None, new)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,10 @@ from hpcml.commands.settings import (
 )
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
+
     from hpcml.data.parts import Parts
+    from hpcml.runs.recovery import Recovery
 
 HELP = "train a classifier on a data set, over all ranks"
 CONFIG = "config.json"
@@ -34,25 +37,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, judge, save. Collective over all ranks; every one returns 0 or raises."""
+    """Train, judge, save. Collective over all ranks; every one returns 0 or raises.
+
+    Where ranks can outlive the death of another, those that are left do it again, from where the training was.
+    """
     from mpi4py import MPI
 
     from hpcml import collectives as hc
+    from hpcml.checkpoints import Neighbours
+    from hpcml.collectives.failures import survivable
+    from hpcml.runs.recovery import Recovery
+
+    elastic = survivable() if args.elastic is None else args.elastic
+    if elastic and not survivable():
+        raise hc.CollectiveError(
+            "--elastic: here all ranks are ended when one dies; it takes Open MPI, and 'mpiexec --with-ft ulfm …'"
+        )
+    with ExitStack() as stack:
+        if not elastic:
+            train_once(args, MPI.COMM_WORLD, Recovery(stack, None))
+            return 0
+        recovery = Recovery(stack, Neighbours(args.copy_steps))
+        for attempt in hc.resilient():
+            with attempt as comm:
+                recovery.attempt = attempt
+                train_once(args, comm, recovery)
+    return 0
+
+
+def train_once(args: argparse.Namespace, comm: MPI.Intracomm, recovery: Recovery) -> None:
+    """Train, judge, save, on the ranks of ``comm``; go on from where those were that are left of others."""
+    from hpcml import collectives as hc
     from hpcml.data.parts import load_parts
     from hpcml.models.resuming import Checkpoints
-    from hpcml.runs.directory import read_json, refuse_taken, run_directory, write_json
+    from hpcml.runs.directory import read_json, refuse_taken, write_json
     from hpcml.runs.monitor import Monitor
     from hpcml.runs.progress import choose_display
     from hpcml.runs.timeline import Timeline
     from hpcml.runs.world import describe_world
 
-    comm = MPI.COMM_WORLD
+    again = recovery.attempt is not None and recovery.attempt.number > 0
     started = time.perf_counter()
     config: dict = {}
     with hc.all_or_none(comm):
         if args.resume is not None:
             config = read_json(Path(args.resume) / CONFIG) if comm.rank == 0 else {}
-        else:
+        elif not again:
             refuse_taken(args.output if comm.rank == 0 else None)
     config = comm.bcast(config)
     if config:
@@ -75,41 +105,44 @@ def run(args: argparse.Namespace) -> int:
     classes = sorted(set().union(*comm.allgather(set(parts.training.y.tolist()))))
     first = comm.rank == 0
     label = f"{args.model}-{Path(args.data).name.split('.')[0]}"
-    with run_directory(args.output, label, comm) if not config else nullcontext(Path(args.resume)) as path:
-        with hc.all_or_none(comm):
-            if first:
-                again = {"time": time.strftime(TIME), "ranks": comm.size}
-                resumed = {**config, "resumed": [*config.get("resumed", []), again]}
-                write_json(path / CONFIG, resumed if config else configuration(args, model, parts, classes, world))
-            display = choose_display(args.progress, args.epochs, sys.stderr) if first else None
-            monitor = Monitor(path / "metrics.jsonl" if first else None, display)
-        with monitor:
-            validation = parts.validation and (parts.validation.X, parts.validation.y)
-            steps = args.checkpoint_steps
-            checkpoints = None if steps is None else Checkpoints(path / "checkpoints", steps, args.keep)
-            X, y = parts.training.X, parts.training.y
-            timeline = Timeline(comm) if args.timeline else None
-            note = timeline.note if timeline else None
-            more = {} if args.exact else {"checkpoints": checkpoints, "note": note}
-            model.fit(X, y, validation=validation, monitor=monitor, **more)
-        if timeline is not None:
-            timeline.write(Path(args.timeline))
-        accuracy = model.score(parts.test.X, parts.test.y) if parts.test else None
-        summary = {
-            "test_accuracy": accuracy,
-            "test_rows": parts.test.total if parts.test else 0,
-            "validation_accuracy": model.history_[-1].get("validation_accuracy"),
-            "training_accuracy": model.history_[-1]["accuracy"],
-            "reading_seconds": reading_seconds,
-            "training_seconds": sum(record["seconds"] for record in model.history_),
-            **totals(model.history_),
-        }
-        with hc.all_or_none(comm):
-            if first:
-                save_run(path, model, parts, args, summary)
+    path = Path(args.resume) if config else recovery.directory(args.output, label, comm)
+    with hc.all_or_none(comm):
+        if first and not (again and (path / CONFIG).exists()):
+            this = {"time": time.strftime(TIME), "ranks": comm.size}
+            resumed = {**config, "resumed": [*config.get("resumed", []), this]}
+            write_json(path / CONFIG, resumed if config else configuration(args, model, parts, classes, world))
+        display = choose_display(args.progress, args.epochs, sys.stderr) if first else None
+        watching = recovery.watching(display, comm.size) if first else None
+        monitor = Monitor(path / "metrics.jsonl" if first else None, watching)
+    with monitor:
+        validation = parts.validation and (parts.validation.X, parts.validation.y)
+        steps, copies = args.checkpoint_steps, recovery.copies
+        checkpoints = None
+        if steps is not None or copies is not None:
+            folder = None if steps is None else path / "checkpoints"
+            checkpoints = Checkpoints(folder, steps or 1, args.keep, copies, recovery.goes_on)
+        X, y = parts.training.X, parts.training.y
+        timeline = Timeline(comm) if args.timeline else None
+        note = timeline.note if timeline else None
+        more = {} if args.exact else {"checkpoints": checkpoints, "note": note}
+        model.fit(X, y, validation=validation, monitor=monitor, **more)
+    if timeline is not None:
+        timeline.write(Path(args.timeline))
+    accuracy = model.score(parts.test.X, parts.test.y) if parts.test else None
+    summary = {
+        "test_accuracy": accuracy,
+        "test_rows": parts.test.total if parts.test else 0,
+        "validation_accuracy": model.history_[-1].get("validation_accuracy"),
+        "training_accuracy": model.history_[-1]["accuracy"],
+        "reading_seconds": reading_seconds,
+        "training_seconds": sum(record["seconds"] for record in model.history_),
+        **totals(model.history_),
+    }
+    with hc.all_or_none(comm):
+        if first:
+            save_run(path, model, parts, args, summary)
     if first:
         print(closing(summary, found(args, parts, classes), path, comm.size), flush=True)
-    return 0
 
 
 def configuration(args: argparse.Namespace, model, parts: Parts, classes: list, world: dict) -> dict:

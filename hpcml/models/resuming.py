@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from mpi4py import MPI
 
 from hpcml import collectives as hc
-from hpcml.checkpoints import Store
+from hpcml.checkpoints import Checkpoint, Neighbours, Store
+from hpcml.checkpoints.neighbours import Copy
 from hpcml.models.settings import Settings
 from hpcml.optim import Distributed, saving
 
@@ -24,11 +25,16 @@ class Checkpoints:
 
     A training of the same data and settings that finds checkpoints there goes on from the newest: on any number of
     ranks; with ``reproducible``, to the bits that it would have ended with.
+
+    copies: where it is kept in memory between these, for those who live when a rank dies; they go before what is on
+    disk. folder: None, and nothing is written. told: called with where a training goes on, in words.
     """
 
-    folder: str | Path
+    folder: str | Path | None
     steps: int = 1000
     keep: int = 3
+    copies: Neighbours | None = None
+    told: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -62,24 +68,44 @@ class Progress:
         comm: MPI.Intracomm,
     ) -> None:
         self.position = Position()
+        self._comm = comm
+        self._copies = None if checkpoints is None else checkpoints.copies
         self._optimizer, self._every = optimizer, checkpoints.steps if checkpoints else 0
         self._facts = {**asdict(settings), "dtype": str(settings.dtype), "random_state": seed, "rows": rows}
-        self._store = None if checkpoints is None else Store(checkpoints.folder, comm, checkpoints.keep)
-        if self._store is not None and (found := self._store.latest()) is not None:
+        self._store: Store | None = None
+        if checkpoints is None:
+            return
+        if checkpoints.folder is not None:
+            self._store = Store(checkpoints.folder, comm, checkpoints.keep)
+        place = "in the memory of the ranks"
+        found: Copy | Checkpoint | None = None if self._copies is None else self._copies.latest(comm)
+        if found is None and self._store is not None:
+            place, found = "on disk", self._store.latest()
+        if checkpoints.told is not None:
+            checkpoints.told("the beginning" if found is None else f"step {found.step}, kept {place}")
+        if found is not None:
             with hc.all_or_none(comm):
                 self._refuse_other(found.facts, found.step)
             saving.restore(optimizer, found, found.facts["optimizer"])
             self.position = Position(**found.facts["position"])
 
     def after_step(self) -> None:
-        """Write, where it is time for it."""
-        if self._store is not None and not self._optimizer.steps % self._every:
-            facts = {
-                "training": self._facts,
-                "position": asdict(self.position),
-                "optimizer": saving.facts(self._optimizer),
-            }
-            self._store.save(self._optimizer.steps, saving.arrays(self._optimizer), facts)
+        """Write, and copy, where it is time for it."""
+        step = self._optimizer.steps
+        copies = self._copies is not None and self._copies.is_due(step)
+        writes = self._store is not None and not step % self._every
+        if not (copies or writes):
+            return
+        facts = {
+            "training": self._facts,
+            "position": asdict(self.position),
+            "optimizer": saving.facts(self._optimizer),
+        }
+        arrays = saving.arrays(self._optimizer)
+        if copies:
+            self._copies.save(self._comm, step, arrays, facts)  # type: ignore[union-attr]
+        if writes:
+            self._store.save(step, arrays, facts)  # type: ignore[union-attr]
 
     def __enter__(self) -> Progress:
         return self

@@ -29,14 +29,15 @@ def run_directory(output: str | None, label: str, comm: MPI.Comm) -> Iterator[Pa
     Raises CollectiveError on every rank if `output` is there already, or cannot be made.
     """
     path: Path | None = None
+    first = comm.rank == 0
     with hc.all_or_none(comm):
-        if comm.rank == 0:
+        if first:
             path = _make_numbered(label) if output is None else _make(Path(output))
     path = Path(comm.bcast(path))
     try:
         yield path
     except BaseException:
-        if comm.rank == 0 and not _has_records(path):
+        if first and not _has_records(path):
             shutil.rmtree(path, ignore_errors=True)
             if output is None:
                 with suppress(OSError):  # it holds other runs

@@ -200,9 +200,7 @@ class Grower:
         record, limits = parent.record, self._growth.limits
         feature = int(record[splitter.FEATURE])
         splitter.goes_left(record, self.bins[feature], self._table)
-        middle = partition(
-            self.binned.columns[feature], self._table, self._rows, parent.begin, parent.end, self._spare
-        )
+        middle = partition(self.binned.columns[feature], self._table, self._rows, parent.begin, parent.end, self._spare)
         sums = record[splitter.SUMS : splitter.SUMS + self.outputs + 1].copy()
         count = int(record[splitter.COUNT])
         bounds = self._children_bounds(parent, sums, limits)
@@ -264,9 +262,7 @@ class Grower:
             else:
                 heapq.heappush(ready, node)
 
-    def _worth_while(
-        self, families: list[Family], few: int, small: list[Node]
-    ) -> tuple[list[Family], list[Node]]:
+    def _worth_while(self, families: list[Family], few: int, small: list[Node]) -> tuple[list[Family], list[Node]]:
         """Without those of which no child can be split again, or both are small: their histograms are not needed."""
         least = max(self._growth.min_samples_split, 2 * self._growth.limits.min_samples_leaf)
         depth = self._growth.max_depth
