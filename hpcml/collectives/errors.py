@@ -130,7 +130,9 @@ def abort_on_uncaught() -> None:
             return
         rank = MPI.COMM_WORLD.rank
         if issubclass(kind, CollectiveError):
-            if rank == 0:
+            from hpcml.collectives.failures import speaker
+
+            if rank == speaker():
                 previous(kind, error, trace)
             if getattr(error, "in_flight", False):  # MPI_Finalize might wait for messages that nobody will take
                 sys.stderr.flush()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hpcml.collectives.channel import Channel
 
 SWITCH = "OMPI_MCA_mpi_ft_enable"  # what ``--with-ft ulfm`` sets for the ranks
+EAGER_POLLS = 1000
 POLL_SECONDS = 1e-3
 NOTICED_SECONDS = 5.0  # within which the library has to know of a process that the system says is gone
 
@@ -62,6 +63,12 @@ def dead_ranks(comm: MPI.Comm) -> tuple[int, ...]:
     finally:
         if failed != MPI.GROUP_EMPTY:
             failed.Free()
+
+
+def speaker() -> int:
+    """The rank in MPI.COMM_WORLD that speaks for all: the first that lives."""
+    dead = dead_ranks(MPI.COMM_WORLD) if survivable() else ()
+    return next(rank for rank in range(MPI.COMM_WORLD.size) if rank not in dead)
 
 
 def is_broken(comm: MPI.Comm) -> bool:
@@ -139,8 +146,8 @@ def complete(request: MPI.Request, comm: MPI.Comm) -> None:
     try:
         while not request.Test():
             polls += 1
-            sleep(0 if polls < 1000 else POLL_SECONDS)
-            if not polls % 1000 and is_broken(comm):
+            sleep(0 if polls < EAGER_POLLS else POLL_SECONDS)
+            if polls > EAGER_POLLS and is_broken(comm):
                 raise found_dead(comm)
     except MPI.Exception as error:
         if is_death(error):
