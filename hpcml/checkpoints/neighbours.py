@@ -141,13 +141,13 @@ class Neighbours:
             return None
         self._generations = [one for one in self._generations if one.step <= step]
         generation = self._generations[-1]
-        here = {(held.name, held.start): held.data for held in generation.slices}
+        here = {(held.name, held.start, held.data.size): held.data for held in generation.slices}
         arrays = dict(generation.whole)
         for name, start, size, shape, dtype, rank in parts:
             array = arrays.setdefault(name, np.empty(shape, dtype))
             part = array.reshape(-1)[start : start + size]
             if comm.rank == rank:
-                part[...] = here[name, start][:size]
+                part[...] = here[name, start, size]
             hc.broadcast(part, root=rank, comm=comm)
         return Copy(step, json.loads(generation.facts), arrays)
 
