@@ -151,6 +151,7 @@ def _end(error: BaseException) -> int:
     from mpi4py import MPI
 
     from hpcml.collectives import CollectiveError
+    from hpcml.collectives.failures import is_broken, speaker
 
     if not MPI.Is_initialized():  # a command that works on paper
         said = ["hpcml: interrupted\n"] if isinstance(error, KeyboardInterrupt) else traceback.format_exception(error)
@@ -158,10 +159,11 @@ def _end(error: BaseException) -> int:
         return 130 if isinstance(error, KeyboardInterrupt) else 1
     comm = MPI.COMM_WORLD
     if isinstance(error, CollectiveError):
-        if comm.rank == 0:
+        if comm.rank == speaker():
             print(f"hpcml: error: {error}", file=sys.stderr, flush=True)
             _note_status(2)
-        comm.barrier()
+        if not is_broken(comm):
+            comm.barrier()
         return 2
     if isinstance(error, KeyboardInterrupt):
         print("hpcml: interrupted", file=sys.stderr, flush=True)

@@ -13,7 +13,8 @@ rest.
 
 from hpcml.checkpoints.checkpoint import Checkpoint
 from hpcml.checkpoints.errors import CheckpointError
+from hpcml.checkpoints.neighbours import Neighbours
 from hpcml.checkpoints.parts import Slice
 from hpcml.checkpoints.store import Store
 
-__all__ = ["Checkpoint", "CheckpointError", "Slice", "Store"]
+__all__ = ["Checkpoint", "CheckpointError", "Neighbours", "Slice", "Store"]

@@ -18,6 +18,7 @@ from hpcml.collectives.errors import (
     CollectiveError,
     CommunicationError,
     MismatchError,
+    RankFailed,
     abort_on_uncaught,
     all_or_none,
 )
@@ -40,17 +41,20 @@ from hpcml.collectives.nonblocking import (
 from hpcml.collectives.plan import Plan, plan
 from hpcml.collectives.reduction import allreduce, exscan, reduce, reduce_scatter, scan
 from hpcml.collectives.request import Request, wait_all
+from hpcml.collectives.resilient import Attempt, resilient
 from hpcml.collectives.shared.segments import empty
 from hpcml.collectives.watchdog import from_environment as _watch_as_told
 from hpcml.collectives.watchdog import watchdog
 
 __all__ = [
     "ArgumentError",
+    "Attempt",
     "CollectiveError",
     "CommunicationError",
     "Explanation",
     "MismatchError",
     "Plan",
+    "RankFailed",
     "Request",
     "algorithms",
     "all_or_none",
@@ -80,6 +84,7 @@ __all__ = [
     "plan",
     "reduce",
     "reduce_scatter",
+    "resilient",
     "scan",
     "scatter",
     "wait_all",

@@ -17,15 +17,17 @@ from typing import Any, NoReturn
 import numpy as np
 from mpi4py import MPI
 
-from hpcml.collectives import sites
+from hpcml.collectives import failures, sites
 from hpcml.collectives.agreement import Agreement, fingerprint, verdict
 from hpcml.collectives.errors import ArgumentError, MismatchError, ranks_phrase
 from hpcml.collectives.machine import find_machine
+from hpcml.collectives.memory import pin
 from hpcml.collectives.naming import members, records, told_apart
 from hpcml.collectives.shared.mapping import can_share
 from hpcml.collectives.shared.rooms import Rooms
 from hpcml.collectives.shared.single_copy import reachable
 from hpcml.collectives.stall import AGREEING, Alarms, open_channels
+from hpcml.collectives.under_way import under_way
 from hpcml.collectives.waits import waiting
 
 KEPT = 256  # bindings kept per communicator; the one unused for longest goes first
@@ -45,14 +47,11 @@ class Channel:
     enter: Callable[[str], None]
 
     def __init__(self, comm: MPI.Comm):
-        from hpcml.collectives.checking import wanted
-
         if comm.Is_inter():
             raise TypeError("collectives need an intracommunicator, got an intercommunicator: merge it first (Merge)")
         self.comm = comm.Dup()
         self.comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size = comm.rank, comm.size
-        self.machine = find_machine(self.comm)
         self.number = 0  # of calls entered
         self.alarms = Alarms(self)
         self.serial = next(_serials())  # in the order in which they were made
@@ -61,15 +60,23 @@ class Channel:
         self._sites: list[sites.Site | None] | None = None
         self.name = ""
         self._parent, self.handle = comm, comm.handle
-        self._abandoned = self.freed = False
+        self._abandoned = self.freed = self.lost = False
         self.bindings: OrderedDict[Hashable, Any] = OrderedDict()
         self._latest: Any = None  # of them, that was found or kept
         self._kept_bytes = 0
         self.rooms = Rooms()
         self._tags = self._flights = 0
         self._half_tags: int = (MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 32767) // 2
-        self._agreement = Agreement(self)
         self.token = 0  # what no other channel has, not even one whose communicator was freed before
+        with failures.deaths_of(self):
+            self._meet()
+
+    def _meet(self) -> None:
+        """What the ranks find out together."""
+        from hpcml.collectives.checking import wanted
+
+        self.machine = find_machine(self.comm)
+        self._agreement = Agreement(self)
         checked, self.token = self._folded("max", [wanted(), 1 + randbits(62)]).tolist()
         self.check(bool(checked))
         if records():
@@ -122,6 +129,17 @@ class Channel:
         if not self._abandoned:
             self._abandoned = True
             self._parent.Delete_attr(_keyval())
+
+    def revoke(self) -> None:
+        """A rank has died: end all that goes on here, on every rank, and let go of it."""
+        if self.lost:
+            return
+        self.lost = True
+        self.comm.Revoke()
+        open_channels().discard(self)
+        for program in [program for program in list(under_way()) if program.channel is self]:
+            under_way().discard(program)
+            pin(program)  # MPI may still write what was on its way from those that live
 
     def free(self) -> None:
         self.freed = True
@@ -206,7 +224,8 @@ class Channel:
 
     def _disagree(self, call: str, text: str, failed: bool) -> NoReturn:
         """Raise what all ranks have to raise, once it is known that they do not agree."""
-        said = self.comm.allgather((self.number, text, sites.at(sites.here())))
+        with failures.deaths_of(self):
+            said = self.comm.allgather((self.number, text, sites.at(sites.here())))
         if len({text for _, text, _ in said}) == 1 and failed:
             raise ArgumentError(f"{call}: {text}")
         numbered = len({number for number, _, _ in said}) > 1
@@ -256,10 +275,20 @@ def channel_of(comm: MPI.Comm | None) -> Channel:
     if found is not None:
         return found
     with waiting("the first collective on a communicator"):
-        channel = Channel(comm)
+        try:
+            channel = Channel(comm)
+        except MPI.Exception as error:
+            if failures.is_death(error):
+                raise failures.found_dead(comm) from None
+            raise
     comm.Set_attr(_keyval(), channel)
     _by_handle()[channel.handle] = channel
     return channel
+
+
+def known_channel(comm: MPI.Comm) -> Channel | None:
+    """The channel of ``comm``, if there is one. Local."""
+    return _by_handle().get(comm.handle)
 
 
 @functools.cache

@@ -39,6 +39,17 @@ class CommunicationError(RuntimeError):
     """The MPI library reported an error in the middle of a collective; its result is undefined."""
 
 
+class RankFailed(CommunicationError):
+    """A rank has died; its communicator is of no use any more. See `resilient`.
+
+    ``ranks``: those of the communicator that are known here to have died. None, where another rank has found out.
+    """
+
+    def __init__(self, message: str, ranks: tuple[int, ...] = ()):
+        super().__init__(message)
+        self.ranks = ranks
+
+
 def ranks_phrase(ranks: list[int]) -> str:
     """Ranks as text: ``"rank 3"``, ``"ranks 0-2, 5"``."""
     runs: list[list[int]] = []
@@ -119,7 +130,9 @@ def abort_on_uncaught() -> None:
             return
         rank = MPI.COMM_WORLD.rank
         if issubclass(kind, CollectiveError):
-            if rank == 0:
+            from hpcml.collectives.failures import speaker
+
+            if rank == speaker():
                 previous(kind, error, trace)
             if getattr(error, "in_flight", False):  # MPI_Finalize might wait for messages that nobody will take
                 sys.stderr.flush()

@@ -9,14 +9,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import pickle
 import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives.cost import Network
+from hpcml.collectives.failures import complete
 from hpcml.collectives.probe import probe
 from hpcml.collectives.tuning import Tuning, read
 
@@ -74,16 +77,27 @@ def find_machine(comm: MPI.Comm) -> Machine:
     if comm.size == 1:
         return Machine(library, (0,), None, None)
     names = np.empty(comm.size, np.int64)
-    comm.Allgather(np.array([_node_name()]), names)
+    complete(comm.Iallgather(np.array([_node_name()]), names), comm)
     numbers: dict[int, int] = {}
     node_of = tuple(numbers.setdefault(name, len(numbers)) for name in names.tolist())
     nodes = len(numbers)
     mine = (read(library, comm.size, nodes), _figures().get("network")) if comm.rank == 0 else None
-    tuning, network = comm.bcast(mine)  # a file may be there on one node only
+    tuning, network = _told(mine, comm)  # a file may be there on one node only
     if nodes == 1:
         return Machine(library, node_of, None, tuning)
     _figures()["network"] = network = network or probe(comm, node_of)
     return Machine(library, node_of, replace(network, per_node=max(np.bincount(node_of).tolist())), tuning)
+
+
+def _told(what: Any, comm: MPI.Comm) -> Any:
+    """What rank 0 has."""
+    message = np.frombuffer(pickle.dumps(what), np.uint8)
+    length = np.array([len(message)])
+    complete(comm.Ibcast(length), comm)
+    if comm.rank:
+        message = np.empty(length[0], np.uint8)
+    complete(comm.Ibcast(message), comm)
+    return pickle.loads(message.tobytes())
 
 
 @functools.cache

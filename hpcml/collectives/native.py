@@ -12,6 +12,7 @@ from mpi4py import MPI
 
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import ArgumentError
+from hpcml.collectives.failures import deaths_of
 from hpcml.collectives.memory import pin
 from hpcml.collectives.ops import Op, divide
 from hpcml.collectives.program import Program
@@ -50,11 +51,13 @@ class Native(Program):
     def launch(self, tag: int) -> None:
         """The library's own non-blocking call; whether it gets on by itself is the library's affair."""
         name, arguments = self._arguments()
-        self._request = getattr(self._comm, f"I{name.lower()}")(*arguments)
+        with deaths_of(self._channel):
+            self._request = getattr(self._comm, f"I{name.lower()}")(*arguments)
 
     def test(self) -> bool:
-        if not self._request.Test():
-            return False
+        with deaths_of(self._channel):
+            if not self._request.Test():
+                return False
         self._finish()
         return True
 
@@ -65,11 +68,12 @@ class Native(Program):
         channel = self._channel
         channel.in_native = channel.number
         try:
-            if self._request != MPI.REQUEST_NULL:
-                self._request.Wait()
-            else:
-                name, arguments = self._arguments()
-                getattr(self._comm, name)(*arguments)
+            with deaths_of(channel):
+                if self._request != MPI.REQUEST_NULL:
+                    self._request.Wait()
+                else:
+                    name, arguments = self._arguments()
+                    getattr(self._comm, name)(*arguments)
         finally:
             channel.in_native = 0
         self._finish()

@@ -20,6 +20,7 @@ from hpcml.collectives.arrays import new
 from hpcml.collectives.background import FULL, background
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
+from hpcml.collectives.failures import deaths_of, is_death, lose
 from hpcml.collectives.giving_way import naps, pace
 from hpcml.collectives.native_call import undispatched
 from hpcml.collectives.ops import Op, divide, fold
@@ -68,6 +69,12 @@ class Part(Program, Protocol):
     ``poll`` goes on for so many fruitless polls, and tells whether it is complete. ``awaits``: its messages as rows of
     a table, and the row at which it is; their number where it is complete.
     """
+
+    _channel: Channel
+
+    @property
+    def channel(self) -> Channel:
+        return self._channel
 
     def poll(self, patience: int) -> bool: ...
     def awaits(self) -> tuple[Rows, int]: ...
@@ -274,9 +281,12 @@ class Compiled(Part):
     def _fail(self, code: int) -> NoReturn:
         row = self._rows[self._state[self._next]]
         doing = {t.SEND: "sending to", t.RECV: "receiving from", t.WAIT: "waiting for"}[int(row[t.CODE])]
+        doing += f" rank {row[t.PEER]}"
+        if is_death(code):
+            lose(self._channel, doing)
         raise CommunicationError(
-            f"rank {self._channel.rank} of {self._channel.size}: the MPI library failed while {doing} "
-            f"rank {row[t.PEER]}: {MPI.Get_error_string(code)}"
+            f"rank {self._channel.rank} of {self._channel.size}: the MPI library failed while {doing}: "
+            f"{MPI.Get_error_string(code)}"
         )
 
 
@@ -307,9 +317,10 @@ class Walked(Part):
     def start(self) -> None:
         self._next, self._number = 0, self._channel.number
         under_way().add(self)
-        while self._next < len(self._rows) and self._rows[self._next][t.CODE] != t.WAIT:
-            self._step(self._rows[self._next])
-            self._next += 1
+        with deaths_of(self._channel):
+            while self._next < len(self._rows) and self._rows[self._next][t.CODE] != t.WAIT:
+                self._step(self._rows[self._next])
+                self._next += 1
 
     def launch(self, tag: int) -> None:
         """It gets on when it is tested or waited for: Python has no thread to spare for it."""
@@ -319,11 +330,12 @@ class Walked(Part):
     def test(self) -> bool:
         while self._next < len(self._rows):
             row = self._rows[self._next]
-            if row[t.CODE] == t.WAIT:
-                if not self._requests[row[t.SLOT]].Test():
-                    return False
-            else:
-                self._step(row)
+            with deaths_of(self._channel):
+                if row[t.CODE] == t.WAIT:
+                    if not self._requests[row[t.SLOT]].Test():
+                        return False
+                else:
+                    self._step(row)
             self._next += 1
         under_way().discard(self)
         return True

@@ -42,6 +42,10 @@ class Staged(Program):
         self._number = 0  # of the call that it runs in
         self._failed: CommunicationError | None = None
 
+    @property
+    def channel(self) -> Channel:
+        return self._channel
+
     def bind(self, source: np.ndarray, target: np.ndarray) -> None:
         memory = source, target, self._between
         for stage in self._stages:

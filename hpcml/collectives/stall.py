@@ -24,6 +24,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import count
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, NoReturn
@@ -33,7 +34,8 @@ from mpi4py import MPI
 
 from hpcml.collectives import crossing, sites
 from hpcml.collectives import table as t
-from hpcml.collectives.errors import MismatchError
+from hpcml.collectives.errors import MismatchError, RankFailed
+from hpcml.collectives.failures import deaths_of, look, survivable
 from hpcml.collectives.waits import waiting, waits
 
 if TYPE_CHECKING:
@@ -81,11 +83,13 @@ class Stall:
     def look_around(self, rows: Rows, row: int) -> None:
         """Called again and again while what is awaited in that row does not come.
 
-        Raises `MismatchError` when it is known why.
+        Raises `MismatchError` when it is known why, and `RankFailed` where a rank has died.
         """
         self.rows, self.row, self.peer = rows, row, int(rows[row][t.PEER])
         try:
-            for channel in list(open_channels()):
+            for channel in {self.channel, *open_channels()}:
+                if survivable():
+                    look(channel)
                 channel.alarms.hear()
         except MismatchError:
             self.channel.abandon()
@@ -96,11 +100,12 @@ class Stall:
         call = self.channel.call_numbered(self.number)
         if call is None:
             return
-        if not self._told:
-            self._told = True
-            self.channel.alarms.tell(self.peer, ALARM, self.number, f"{self.site or ''}\0{call}")
-        if len(open_channels()) > 1:
-            crossing.ask_around(self)
+        with deaths_of(self.channel):
+            if not self._told:
+                self._told = True
+                self.channel.alarms.tell(self.peer, ALARM, self.number, f"{self.site or ''}\0{call}")
+            if len(open_channels()) > 1:
+                crossing.ask_around(self)
 
 
 @functools.cache
@@ -159,6 +164,10 @@ class Alarms:
         """Take in what has come; raise where it shows that calls do not fit."""
         if not self._channel.token:  # it is being made
             return
+        with deaths_of(self._channel):
+            self._hear()
+
+    def _hear(self) -> None:
         status, message = MPI.Status(), np.empty(HEAD_BYTES + TEXT_BYTES, np.uint8)
         # A matched probe: another thread may be listening, too.
         while (found := self._channel.comm.Improbe(MPI.ANY_SOURCE, TAG, status)) is not None:
@@ -242,14 +251,27 @@ def farewell(channels: Iterable[Channel]) -> None:
     """
     if not MPI.Is_initialized() or MPI.Is_finalized():
         return
-    leaving = [(channel, channel.comm.Ibarrier()) for channel in channels if channel.size > 1]
+    leaving = []
+    for channel in channels:
+        with suppress(RankFailed), deaths_of(channel):
+            if channel.size > 1:
+                leaving.append((channel, channel.comm.Ibarrier()))
     with waiting("the end of its program"):
         _await(leaving)
 
 
+def _is_over(channel: Channel, leaving: MPI.Request) -> bool:
+    """Whether every rank is there, or one never will be."""
+    try:
+        with deaths_of(channel):
+            return leaving.Test()
+    except RankFailed:
+        return True
+
+
 def _await(leaving: list[tuple[Channel, MPI.Request]]) -> None:
     polls = 0
-    while leaving := [(channel, request) for channel, request in leaving if not request.Test()]:
+    while leaving := [(channel, request) for channel, request in leaving if not _is_over(channel, request)]:
         polls += 1
         sleep(0 if polls < 1000 else 1e-3)
         for channel, _ in leaving:
@@ -263,6 +285,8 @@ def _await(leaving: list[tuple[Channel, MPI.Request]]) -> None:
                     listing = "; ".join(f"rank {r}: {call}" for r, call in calls)
                     channel.alarms.announce(VERDICT, listing, until_heard=True)
                     said = f"rank {rank} waits in {call}, which rank {channel.rank} never called (MismatchError)"
+            except RankFailed:
+                continue
             except MismatchError as error:
                 said = f"MismatchError: {error}"
             if said:

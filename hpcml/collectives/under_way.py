@@ -7,12 +7,18 @@ turn while this rank waits for one of them: another rank may wait for another fi
 from __future__ import annotations
 
 import functools
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from hpcml.collectives.channel import Channel
 
 TAKE_TURNS = 500  # polls for a message between two turns of the others
 
 
 class Advancing(Protocol):
+    @property
+    def channel(self) -> Channel: ...
+
     def advance(self) -> bool:
         """Do what can be done at once; whether it gets on at such turns only, and not by itself."""
 

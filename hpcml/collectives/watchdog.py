@@ -20,6 +20,7 @@ from typing import Any
 
 from mpi4py import MPI
 
+from hpcml.collectives.failures import suppressed_deaths, survivable
 from hpcml.collectives.naming import start_recording
 from hpcml.collectives.stall import leaving_last, open_channels
 from hpcml.collectives.standing import Standing, Waiting, report, standing
@@ -130,6 +131,8 @@ class Watchdog:
         if self._comm is None:
             return
         status = MPI.Status()
+        if survivable():
+            self._comm.Ack_failed()  # else a dead rank would be an error of each probe
         while (message := self._comm.Improbe(MPI.ANY_SOURCE, MPI.ANY_TAG, status)) is not None:
             data = bytearray(status.Get_count(MPI.BYTE))
             message.Recv([data, MPI.BYTE])
@@ -143,8 +146,10 @@ class Watchdog:
 
     def _send(self, data: bytes, to: int, tag: int) -> None:
         assert self._comm is not None
-        self._sent = [request for request in self._sent if not request.Test()]
-        self._sent.append(self._comm.Isend([data, MPI.BYTE], to, tag))
+        with suppressed_deaths():
+            self._sent = [request for request in self._sent if not request.Test()]
+        with suppressed_deaths():
+            self._sent.append(self._comm.Isend([data, MPI.BYTE], to, tag))
 
     def _standing(self) -> Standing:
         return standing({name: since for name, (_, since) in self._native.items()})

@@ -117,6 +117,10 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         help="write where the training is, every N steps, to DIR/checkpoints: on a file system that all nodes share "
         "(default: when asked to end, by SIGUSR1 or SIGTERM)")
     add("--keep", type=positive_count, default=3, help="checkpoints that are kept (default: %(default)s)")
+    add("--elastic", action=argparse.BooleanOptionalAction,
+        help="go on with the ranks that are left when one dies (default: under Open MPI's mpiexec --with-ft ulfm)")
+    add("--copy-steps", type=positive_count, default=10, metavar="N",
+        help="then keep where the training is in memory, every N steps (default: %(default)s)")
     add("--progress", choices=("auto", "bar", "lines", "none"), default="auto",
         help="on stderr (default: a bar on a terminal, else a line per epoch)")
 

@@ -6,7 +6,7 @@ import argparse
 import shlex
 import sys
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from hpcml.data.parts import Parts
     from hpcml.runs.interruption import Interruption
+    from hpcml.runs.recovery import Recovery
 
 HELP = "train a classifier on a data set, over all ranks"
 TIME = "%Y-%m-%dT%H:%M:%S%z"
@@ -42,15 +43,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, judge, save. Collective over all ranks; every one returns 0 or raises."""
+    """Train, judge, save. Collective over all ranks; every one returns the same status, or raises.
+
+    Where ranks can outlive the death of another, those that are left do it again, from where the training was.
+    """
     from mpi4py import MPI
 
     from hpcml import collectives as hc
+    from hpcml.checkpoints import Neighbours
+    from hpcml.collectives.failures import survivable
     from hpcml.runs.earlier import earlier_run, is_complete
     from hpcml.runs.interruption import Interruption
+    from hpcml.runs.recovery import Recovery
 
     comm = MPI.COMM_WORLD
-    started = time.perf_counter()
     earlier: tuple[str, dict] | None = None
     complete = False
     with hc.all_or_none(comm):
@@ -64,29 +70,46 @@ def run(args: argparse.Namespace) -> int:
         return 0
     there, config = earlier if earlier is not None else (None, {})
     if config:
-        own = {name: getattr(args, name) for name in ("go_on", "progress", *WATCHING)}
+        own = {name: getattr(args, name) for name in ("go_on", "progress", "elastic", "copy_steps", *WATCHING)}
         args = argparse.Namespace(**{**config["arguments"], **own, "resume": there})
     args = completed(args)
-    with Interruption(keeps=not args.exact) as interruption:
-        return _train(args, config, interruption, started, comm)
+    elastic = survivable() if args.elastic is None else args.elastic
+    if elastic and not survivable():
+        raise hc.CollectiveError(
+            "--elastic: here all ranks are ended when one dies; it takes Open MPI, and 'mpiexec --with-ft ulfm …'"
+        )
+    status = 0
+    with Interruption(keeps=not args.exact) as interruption, ExitStack() as stack:
+        if not elastic:
+            return train_once(args, config, comm, Recovery(stack, None), interruption)
+        recovery = Recovery(stack, Neighbours(args.copy_steps))
+        for attempt in hc.resilient():
+            with attempt as living:
+                recovery.attempt = attempt
+                status = train_once(args, config, living, recovery, interruption)
+    return status
 
 
-def _train(
-    args: argparse.Namespace, config: dict, interruption: Interruption, started: float, comm: MPI.Intracomm
+def train_once(
+    args: argparse.Namespace, config: dict, comm: MPI.Intracomm, recovery: Recovery, interruption: Interruption
 ) -> int:
-    """config: of the run that goes on; empty where one begins. started: when the program did."""
+    """Train, judge, save, on the ranks of ``comm``; go on from where those were that are left of others.
+
+    config: of the run that goes on; empty where one begins.
+    """
     from hpcml import collectives as hc
     from hpcml.data.parts import load_parts
     from hpcml.models.resuming import Checkpoints
-    from hpcml.runs.directory import run_directory, write_json
+    from hpcml.runs.directory import write_json
     from hpcml.runs.earlier import CONFIG
     from hpcml.runs.interruption import STATUS, Interrupted
-    from hpcml.runs.lock import run_lock
     from hpcml.runs.monitor import Monitor
     from hpcml.runs.progress import choose_display
     from hpcml.runs.timeline import Timeline
     from hpcml.runs.world import describe_world
 
+    again = recovery.attempt is not None and recovery.attempt.number > 0
+    started = time.perf_counter()
     parts = load_parts(
         args.data,
         options_of(args),
@@ -105,46 +128,48 @@ def _train(
     classes = sorted(set().union(*comm.allgather(set(parts.training.y.tolist()))))
     first = comm.rank == 0
     label = f"{args.model}-{Path(args.data).name.split('.')[0]}"
-    begun = run_directory(args.output, label, comm, args.go_on) if not config else nullcontext(Path(args.resume))
-    with begun as path, ExitStack() as held:
-        with hc.all_or_none(comm):
-            if first:
-                held.enter_context(run_lock(path))
-                again = {"time": time.strftime(TIME), "ranks": comm.size}
-                resumed = {**config, "resumed": [*config.get("resumed", []), again]}
+    path = recovery.directory(args.resume if config else None, args.output, label, comm, args.go_on)
+    with hc.all_or_none(comm):
+        if first:
+            recovery.lock()
+            if not (again and (path / CONFIG).exists()):
+                this = {"time": time.strftime(TIME), "ranks": comm.size}
+                resumed = {**config, "resumed": [*config.get("resumed", []), this]}
                 write_json(path / CONFIG, resumed if config else configuration(args, model, parts, classes, world))
-            display = choose_display(args.progress, args.epochs, sys.stderr) if first else None
-            watching = followers(args, path, comm.size) if first else []
-            monitor = Monitor(path / "metrics.jsonl" if first else None, *watching, display)
-        validation = parts.validation and (parts.validation.X, parts.validation.y)
-        checkpoints = Checkpoints(path / "checkpoints", args.checkpoint_steps, args.keep, interruption)
-        timeline = Timeline(comm) if args.timeline else None
-        note = timeline.note if timeline else None
-        more = {} if args.exact else {"checkpoints": checkpoints, "note": note}
-        try:
-            with monitor:
-                model.fit(parts.training.X, parts.training.y, validation=validation, monitor=monitor, **more)
-        except Interrupted as ended:
-            reason = interruption.said(comm)  # collective; also, none leaves before all are here
-            if first:
-                print(interrupted(reason, ended.step, path), file=sys.stderr, flush=True)
-            comm.barrier()
-            return STATUS
-        if timeline is not None:
-            timeline.write(Path(args.timeline))
-        accuracy = model.score(parts.test.X, parts.test.y) if parts.test else None
-        summary = {
-            "test_accuracy": accuracy,
-            "test_rows": parts.test.total if parts.test else 0,
-            "validation_accuracy": model.history_[-1].get("validation_accuracy"),
-            "training_accuracy": model.history_[-1]["accuracy"],
-            "reading_seconds": reading_seconds,
-            "training_seconds": sum(record["seconds"] for record in model.history_),
-            **totals(model.history_),
-        }
-        with hc.all_or_none(comm):
-            if first:
-                save_run(path, model, parts, args, summary)
+        display = choose_display(args.progress, args.epochs, sys.stderr) if first else None
+        watching = [recovery.teller(comm.size), *followers(args, path, comm.size)] if first else []
+        monitor = Monitor(path / "metrics.jsonl" if first else None, *watching, display)
+    validation = parts.validation and (parts.validation.X, parts.validation.y)
+    checkpoints = Checkpoints(
+        path / "checkpoints", args.checkpoint_steps, args.keep, interruption, recovery.copies, recovery.goes_on
+    )
+    timeline = Timeline(comm) if args.timeline else None
+    note = timeline.note if timeline else None
+    more = {} if args.exact else {"checkpoints": checkpoints, "note": note}
+    try:
+        with monitor:
+            model.fit(parts.training.X, parts.training.y, validation=validation, monitor=monitor, **more)
+    except Interrupted as ended:
+        reason = interruption.said(comm)  # collective; also, none leaves before all are here
+        if first:
+            print(interrupted(reason, ended.step, path), file=sys.stderr, flush=True)
+        comm.barrier()
+        return STATUS
+    if timeline is not None:
+        timeline.write(Path(args.timeline))
+    accuracy = model.score(parts.test.X, parts.test.y) if parts.test else None
+    summary = {
+        "test_accuracy": accuracy,
+        "test_rows": parts.test.total if parts.test else 0,
+        "validation_accuracy": model.history_[-1].get("validation_accuracy"),
+        "training_accuracy": model.history_[-1]["accuracy"],
+        "reading_seconds": reading_seconds,
+        "training_seconds": sum(record["seconds"] for record in model.history_),
+        **totals(model.history_),
+    }
+    with hc.all_or_none(comm):
+        if first:
+            save_run(path, model, parts, args, summary)
     if first:
         print(closing(summary, found(args, parts, classes), path, comm.size), flush=True)
     return 0

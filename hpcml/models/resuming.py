@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from mpi4py import MPI
 
 from hpcml import collectives as hc
-from hpcml.checkpoints import Store
+from hpcml.checkpoints import Checkpoint, Neighbours, Store
+from hpcml.checkpoints.neighbours import Copy
 from hpcml.models.settings import Settings
 from hpcml.optim import Distributed, saving
 from hpcml.runs.interruption import Interrupted, Interruption
@@ -28,12 +29,17 @@ class Checkpoints:
 
     A training of the same data and settings that finds checkpoints there goes on from the newest: on any number of
     ranks; with ``reproducible``, to the bits that it would have ended with.
+
+    copies: where it is kept in memory between these, for those who live when a rank dies; they go before what is on
+    disk. folder: None, and nothing is written. told: called with where a training goes on, in words.
     """
 
-    folder: str | Path
+    folder: str | Path | None
     steps: int | None = 1000
     keep: int = 3
     interruption: Interruption | None = None
+    copies: Neighbours | None = None
+    told: Callable[[str], None] | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
@@ -70,37 +76,53 @@ class Progress:
         self._optimizer, self._checkpoints, self._comm = optimizer, checkpoints, comm
         self._epochs = settings.epochs
         self._facts = {**asdict(settings), "dtype": str(settings.dtype), "random_state": seed, "rows": rows}
+        self._store: Store | None = None
+        if checkpoints is None:
+            return
         # Where nothing is written until somebody asks, there is no folder either.
-        idle = checkpoints is None or (checkpoints.steps is None and not self._is_there(Path(checkpoints.folder)))
-        self._store = None if idle else self._opened()
-        if self._store is not None and (found := self._store.latest()) is not None:
+        if checkpoints.folder is not None and (checkpoints.steps or self._is_there(Path(checkpoints.folder))):
+            self._store = self._opened()
+        place = "in the memory of the ranks"
+        found: Copy | Checkpoint | None = checkpoints.copies and checkpoints.copies.latest(comm)
+        if found is None and self._store is not None:
+            place, found = "on disk", self._store.latest()
+        if checkpoints.told is not None:
+            checkpoints.told("the beginning" if found is None else f"step {found.step}, kept {place}")
+        if found is not None:
             with hc.all_or_none(comm):
                 self._refuse_other(found.facts, found.step)
             saving.restore(optimizer, found, found.facts["optimizer"])
             self.position = Position(**found.facts["position"])
 
     def after_step(self, asked: bool) -> None:
-        """Write, where it is time for it. asked: whether any rank was asked to end, the same on every rank.
+        """Write, and copy, where it is time for it. asked: whether any rank was asked to end, the same on every rank.
 
         Raises Interrupted on every rank where it was, and steps are left; then what is done is on disk.
         """
-        if self._checkpoints is None:
+        there = self._checkpoints
+        if there is None:
             return
-        steps, every = self._optimizer.steps, self._checkpoints.steps
-        if asked or (every is not None and not steps % every):
-            self._store = self._store or self._opened()
+        steps = self._optimizer.steps
+        copies = there.copies is not None and there.copies.is_due(steps)
+        writes = there.folder is not None and (asked or (there.steps is not None and not steps % there.steps))
+        if copies or writes:
             facts = {
                 "training": self._facts,
                 "position": asdict(self.position),
                 "optimizer": saving.facts(self._optimizer),
             }
-            self._store.save(steps, saving.arrays(self._optimizer), facts)
+            arrays = saving.arrays(self._optimizer)
+            if copies:
+                there.copies.save(self._comm, steps, arrays, facts)  # type: ignore[union-attr]
+            if writes:
+                self._store = self._store or self._opened()
+                self._store.save(steps, arrays, facts)
         if asked and self._store is not None and self.position.epoch < self._epochs:
             self._store.wait()
-            raise Interrupted(steps, str(self._checkpoints.folder))
+            raise Interrupted(steps, str(there.folder))
 
     def _opened(self) -> Store:
-        assert self._checkpoints is not None
+        assert self._checkpoints is not None and self._checkpoints.folder is not None
         return Store(self._checkpoints.folder, self._comm, self._checkpoints.keep)
 
     def _is_there(self, folder: Path) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from hpcml import collectives as hc
 from hpcml.checkpoints import Checkpoint, Slice
+from hpcml.checkpoints.neighbours import Copy
 from hpcml.optim.distributed import Distributed
 from hpcml.optim.parameters import listed
 
@@ -47,7 +48,7 @@ def facts(distributed: Distributed) -> dict[str, Any]:
     }
 
 
-def restore(distributed: Distributed, found: Checkpoint, said: Mapping[str, Any]) -> None:
+def restore(distributed: Distributed, found: Checkpoint | Copy, said: Mapping[str, Any]) -> None:
     """Continue from what `arrays` and `facts` gave, which are ``said``. Collective.
 
     Raises CollectiveError on every rank, before anything changes, for a checkpoint of another rule or other parameters,
@@ -79,7 +80,7 @@ def restore(distributed: Distributed, found: Checkpoint, said: Mapping[str, Any]
 PREFIXES = ("parameter/", "state/")
 
 
-def _part(found: Checkpoint, name: str, given: np.ndarray | Slice) -> np.ndarray:
+def _part(found: Checkpoint | Copy, name: str, given: np.ndarray | Slice) -> np.ndarray:
     shape, data = (given.shape, given.data) if isinstance(given, Slice) else (given.shape, given)
     if found.shape(name) != tuple(shape) or found.dtype(name) != data.dtype:
         raise ValueError(

@@ -32,18 +32,18 @@ def run_directory(output: str | None, label: str, comm: MPI.Comm, unused: bool =
     Raises CollectiveError on every rank if `output` is there already, or cannot be made.
     """
     path: Path | None = None
-    mine = True
+    first = mine = comm.rank == 0  # the communicator may be broken when this is asked again
     with hc.all_or_none(comm):
-        if comm.rank == 0 and output is None:
+        if first and output is None:
             path = _make_numbered(label)
-        elif comm.rank == 0:
+        elif first:
             path = Path(str(output))
             mine = _make(path, unused)
     path = Path(comm.bcast(path))
     try:
         yield path
     except BaseException:
-        if comm.rank == 0 and mine and not _has_records(path):
+        if mine and not _has_records(path):
             shutil.rmtree(path, ignore_errors=True)
             if output is None:
                 with suppress(OSError):  # it holds other runs

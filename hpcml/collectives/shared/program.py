@@ -14,6 +14,7 @@ import numpy as np
 
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import CommunicationError
+from hpcml.collectives.failures import await_news
 from hpcml.collectives.giving_way import pace
 from hpcml.collectives.native_call import libc_address, undispatched
 from hpcml.collectives.ops import Op
@@ -267,6 +268,8 @@ class Shared(Part):
     def _settle(self) -> None:
         """It is complete, or has failed."""
         if self._pending:
+            if self._pending in (p.REFUSED, p.HINDERED):
+                await_news(self._channel)
             peer = self._ranks[self._state[p.PEER]]
             me = f"rank {self._channel.rank} of {self._channel.size}"
             said = {
