@@ -83,7 +83,7 @@ class Progress:
         if checkpoints.folder is not None and (checkpoints.steps or self._is_there(Path(checkpoints.folder))):
             self._store = self._opened()
         place = "in the memory of the ranks"
-        found: Copy | Checkpoint | None = checkpoints.copies and checkpoints.copies.latest(comm)
+        found: Copy | Checkpoint | None = None if checkpoints.copies is None else checkpoints.copies.latest(comm)
         if found is None and self._store is not None:
             place, found = "on disk", self._store.latest()
         if checkpoints.told is not None:

@@ -13,8 +13,10 @@ CONFIG = "config.json"
 SUMMARY = "summary.json"
 
 #: Arguments that say how a run is watched, kept or found, not what is computed.
-FREE = ("resume", "go_on", "output", "progress", "timeline", "checkpoint_steps", "keep")
-FREE += ("metrics", "tensorboard", "alert_command", "alert_webhook", "elastic", "copy_steps")
+FREE = (
+    *("resume", "go_on", "output", "progress", "timeline", "checkpoint_steps", "keep", "elastic", "copy_steps"),
+    *("metrics", "tensorboard", "alert_command", "alert_webhook"),
+)
 
 
 def earlier_run(args: argparse.Namespace) -> tuple[str, dict[str, Any]] | None:
