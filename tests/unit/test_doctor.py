@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def test_a_tiny_dev_shm():
     small = "mount -t tmpfs -o size=8m none /dev/shm"
     status, found = doctor(before=small, OMPI_MCA_btl="self,tcp", MPIR_CVAR_NOLOCAL="1")
     assert status == 1
-    assert "8 MiB free of 8; 2 ranks need 32" in found["shared-memory"][0]["what"]
+    assert re.search(r"has [1-8] MiB free of 8; 2 ranks need 32", found["shared-memory"][0]["what"])
     assert "remount,size=1G" in found["shared-memory"][0]["fix"]
 
 
@@ -226,7 +227,7 @@ def test_a_check_that_goes_wrong_on_one_rank_is_a_finding(look, said, after):
     program = PROGRAM.replace("{look}", look).replace("{patience}", "60" if after else "3")
     command = [str(MPIEXEC), "-n", "2", sys.executable, "-c", program]
     ran = subprocess.run(command, env={**os.environ, **ALLOWED}, capture_output=True, text=True, timeout=HANG)
-    findings = json.loads(ran.stdout)["findings"]
+    findings = json.JSONDecoder().raw_decode(ran.stdout)[0]["findings"]  # a launcher may have its say behind it
     assert ran.returncode != 0
     assert said.format(host=os.uname().nodename) in findings[0]["what"]
     assert [f["check"] for f in findings] == (["bad", "well", "well"] if after else ["bad", "well"])
