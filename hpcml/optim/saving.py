@@ -15,6 +15,7 @@ import numpy as np
 from hpcml import collectives as hc
 from hpcml.checkpoints import Checkpoint, Slice
 from hpcml.optim.distributed import Distributed
+from hpcml.optim.optimizer import fill
 from hpcml.optim.parameters import listed
 
 FORMAT = 1
@@ -67,7 +68,7 @@ def restore(distributed: Distributed, found: Checkpoint, said: Mapping[str, Any]
         read = {name: _part(found, name, given) for name, given in expected.items()}
     for name, given in expected.items():
         target = given.data if isinstance(given, Slice) else given
-        target[...] = read[name].reshape(target.shape)
+        fill(target, read[name].reshape(target.shape))
     optimizer.hyperparameters.update(
         {name: _as(optimizer.hyperparameters[name], value) for name, value in said["hyperparameters"].items()}
     )
