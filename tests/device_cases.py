@@ -107,6 +107,9 @@ def structures(device, comm):
     assert found["b"][1].tolist() == [2.0 * size]
     hc.broadcast(tree, root=size - 1, comm=comm)
     same(tree["w"], np.full((3, 4), size - 1, "f4"))
+    means = hc.allreduce([device.array(np.arange(3) + rank), device.array(np.ones(2, "f4"))], "mean", comm=comm)
+    same(means[0], np.arange(3) + np.mean(range(size)))
+    same(means[1], np.ones(2, "f4"))
     parts = hc.allgather([device.array(np.full((1, 2), rank)), device.array(np.full(2, rank, "f4"))], comm=comm)
     same(parts[0], np.repeat(np.arange(size), 2).reshape(size, 2))
     same(parts[1], np.repeat(np.arange(size, dtype="f4"), 2))

@@ -201,9 +201,12 @@ class Array:
 
     def view(self):
         """As it is at this moment: for work on a stream."""
-        count = max(self.owner.bytes.nbytes - (self.pointer - self.owner.base), 0)
-        memory = (ctypes.c_uint8 * count).from_address(self.pointer)
-        return np.ndarray(self.shape, self.dtype, memory, 0, self.strides)
+        memory = self.owner
+        while not isinstance(memory, Memory):  # an array's piece
+            memory = memory.owner
+        count = max(memory.bytes.nbytes - (self.pointer - memory.base), 0)
+        place = (ctypes.c_uint8 * count).from_address(self.pointer)
+        return np.ndarray(self.shape, self.dtype, place, 0, self.strides)
 
     def set(self, values):
         """Put on the current stream."""

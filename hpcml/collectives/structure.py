@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
@@ -73,7 +74,8 @@ class Fused:
         starts = [0, *accumulate(a.size for a in arrays)]
         flat = as_array(flat)
         if kind_of(flat) == DEVICE:
-            return [flat.part(start, a.shape) for start, a in zip(starts, arrays, strict=False)]
+            cut = ((flat.part(start, a.shape), a) for start, a in zip(starts, arrays, strict=False))
+            return [replace(piece, kind=a.kind) for piece, a in cut]
         return [flat[start : start + a.size].reshape(a.shape) for start, a in zip(starts, arrays, strict=False)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ OPTIONS = ("-std=c++17", "-fmad=false")  # without fused multiply-adds the bits 
 def runtime_of_pointer(pointer: int) -> Runtime:
     """The runtime of the device that memory is on; 0: of the current one."""
     runtime = _cupy().cuda.runtime
-    return _runtime(runtime.pointerGetAttributes(pointer).device if pointer else runtime.getDevice())
+    try:
+        return _runtime(runtime.pointerGetAttributes(pointer).device if pointer else runtime.getDevice())
+    except runtime.CUDARuntimeError as error:
+        raise TypeError(f"an array is said to be in GPU memory, but CUDA does not find it: {error}") from error
 
 
 @cache
@@ -135,7 +139,8 @@ class Cuda(Runtime):
 
     def array(self, kind: str, owner: Any, pointer: int, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         short = kind == TORCH and dtype.name == "bfloat16"  # which does not pass from CuPy to PyTorch as what it is
-        memory = owner.memory + (pointer - owner.pointer)
+        nbytes = prod(shape) * dtype.itemsize
+        memory = self._cuda.MemoryPointer(self._cuda.UnownedMemory(pointer, nbytes, owner, self._device), 0)
         made = self._cupy.ndarray(shape, np.int16 if short else dtype, memory)
         if kind == TORCH:
             import torch

@@ -97,6 +97,7 @@ class Links:
         """Collective where it is first asked for."""
         from hpcml.collectives.device.nccl import communicator
 
+        self.runtime.use()
         with waiting("NCCL's first collective on a communicator"):
             return communicator(self._channel)
 
