@@ -21,6 +21,12 @@ def available(comm: MPI.Intracomm) -> bool:
     return comm.allreduce(importlib.util.find_spec("torch") is not None, MPI.LAND)
 
 
+def address(comm: MPI.Intracomm) -> str:
+    """At which this rank can be reached by the others."""
+    lone = comm.allreduce(MPI.Get_processor_name() == comm.bcast(MPI.Get_processor_name()), MPI.LAND)
+    return "127.0.0.1" if lone else socket.gethostbyname(socket.gethostname())
+
+
 class Gloo:
     """The process group. Made by all ranks; the meeting point is a port that the system gives rank 0."""
 
@@ -30,8 +36,7 @@ class Gloo:
 
         torch.set_num_threads(1)
         self._torch, self._group = torch, distributed
-        lone = comm.allreduce(MPI.Get_processor_name() == comm.bcast(MPI.Get_processor_name()), MPI.LAND)
-        host = "127.0.0.1" if lone else comm.bcast(socket.gethostbyname(socket.gethostname()))
+        host = comm.bcast(address(comm))
         port = 0
         if comm.rank == 0:
             store = distributed.TCPStore(host, 0, comm.size, is_master=True, wait_for_workers=False)

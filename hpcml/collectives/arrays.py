@@ -10,18 +10,9 @@ from typing import Any
 import numpy as np
 
 from hpcml.collectives.memory import HUGE_PAGE, Lease
+from hpcml.kinds import DEVICE, HOST, kind_of
 
-HOST, DEVICE = "host", "device"
 ON_A_GPU = " in GPU memory"
-
-
-def kind_of(x: Any) -> str:
-    """`DEVICE` for GPU memory (CuPy, Numba, PyTorch: what has ``__cuda_array_interface__``), else `HOST`."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        return HOST
-    if type(x).__module__.partition(".")[0] == "torch":  # which raises where one on the GPU needs a gradient
-        return DEVICE if getattr(x, "is_cuda", False) else HOST
-    return DEVICE if hasattr(x, "__cuda_array_interface__") else HOST
 
 
 def as_array(x: Any, name: str = "the array", stream: int | None = None) -> Any:

@@ -47,3 +47,14 @@ def exchange_if_equal(typingctx, address, expected, value):
         return builder.extract_value(result, 1)
 
     return types.boolean(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def add(typingctx, address, value):
+    """Add ``value`` to the word, in one step, as if it was loaded and stored as above."""
+
+    def codegen(context, builder, signature, values):
+        builder.atomic_rmw("add", _pointer(builder, values[0]), values[1], "acq_rel")
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit
 
-from hpcml.collectives.atomics import exchange_if_equal, load_acquire, store_release
+from hpcml.collectives.atomics import add, exchange_if_equal, load_acquire, store_release
 from hpcml.collectives.giving_way import LONGEST_NAP, LOOK_MICROSECONDS, give_way, nap_for
 from hpcml.collectives.native_call import call, int64_at
 from hpcml.collectives.table import (
@@ -61,8 +61,11 @@ from hpcml.collectives.table import (
     FOLD_KERNEL,
     FINISH_KERNEL,
     RANKS,
+    QUEUE,  # address of how many plans of a `queue` have let the next begin; 0: it is in none
+    TURN,  # it begins once these are so many
+    LETS,  # after so many rows it lets the next begin
     BUFFERS,  # addresses of INPUT, OUTPUT, SCRATCH: three entries
-) = range(24)
+) = range(27)
 STATE = BUFFERS + 3
 
 DONE, STALLED = 0, -1  # what `run` returns; an MPI error code otherwise
@@ -119,6 +122,11 @@ def _wait(state, request, nbytes, patience):
             give_way(polls, state[POLLS_PER_NAP], state[YIELD], state[NAP])
 
 
+@njit(inline="always")
+def _waits_its_turn(state):
+    return state[NEXT] == 0 and state[QUEUE] != 0 and load_acquire(state[QUEUE]) < state[TURN]
+
+
 @njit("int64(int64, int64)", nogil=True, cache=True)
 def run(address, patience):
     """Walk the plan whose state is at ``address``; give up for now after ``patience`` polls without a message.
@@ -128,6 +136,8 @@ def run(address, patience):
     Returns `DONE`, `STALLED` (call again), or the code of the MPI call that failed, at row ``state[NEXT]``.
     """
     state = carray(int64_at(address), STATE)
+    if _waits_its_turn(state):
+        return STALLED
     rows = carray(int64_at(state[ROWS]), (state[ROW_COUNT], COLUMNS))
     buffers = state[BUFFERS:]
     handle = state[HANDLE_BYTES]
@@ -156,6 +166,8 @@ def run(address, patience):
             state[NEXT] = at
             return error
         at += 1
+        if at == state[LETS]:
+            add(state[QUEUE], 1)
     state[NEXT] = 0
     return DONE
 
@@ -174,10 +186,12 @@ def _visit(place, waited):
     words = carray(int64_at(place), PLACE)
     if words[PLAN] != 0 and words[RESULT] == STALLED:
         state = carray(int64_at(words[PLAN]), STATE)
-        before = state[NEXT]
+        before, turn = state[NEXT], not _waits_its_turn(state)
         words[RESULT] = run(words[PLAN], 0)
         if words[RESULT] != STALLED or state[NEXT] != before:
             outcome = MOVED
+        elif not turn:
+            outcome = 0
         else:
             row = carray(int64_at(state[ROWS] + 8 * COLUMNS * before), COLUMNS)
             outcome = nap_for(row[COUNT], waited, state[NAP_PER_MEBIBYTE], state[NAP_LONGEST])

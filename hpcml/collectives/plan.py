@@ -12,6 +12,7 @@ from hpcml.collectives.arguments import OpLike
 from hpcml.collectives.arrangement import Arrangement
 from hpcml.collectives.channel import Channel, channel_of
 from hpcml.collectives.manner import PERSISTENT, PERSISTENT_BACKGROUND, Manner
+from hpcml.collectives.queue import Queue
 from hpcml.collectives.request import Steps
 
 
@@ -44,6 +45,10 @@ class Plan:
         if not self._plain:
             self._arrangement.refill()
         self._begin()
+
+    def queue(self, queue: Queue) -> None:
+        """From now on each start waits for its turn in ``queue``. For a plan in the background; not while it is."""
+        self._program.queue(queue)
 
     def test(self) -> bool:
         """Whether what was started is complete; does not wait. `wait` is called for the result all the same."""

@@ -23,6 +23,7 @@ from hpcml.collectives.errors import CommunicationError
 from hpcml.collectives.giving_way import naps, pace
 from hpcml.collectives.native_call import undispatched
 from hpcml.collectives.ops import Op, divide, fold
+from hpcml.collectives.queue import Queue
 from hpcml.collectives.stall import Rows, Stall
 from hpcml.collectives.under_way import TAKE_TURNS, others_advance, under_way
 
@@ -49,6 +50,10 @@ class Program(Protocol):
     def test(self) -> bool: ...
     def wait(self) -> None: ...
     def forget(self) -> None: ...
+
+    def queue(self, queue: Queue) -> None:
+        """What is launched from now on waits for its turn in ``queue``, if it is run by the engine."""
+        return None
 
     def run(self, source: np.ndarray, target: np.ndarray) -> None:
         self.bind(source, target)
@@ -137,6 +142,7 @@ class Compiled(Part):
         self._run: Callable[[int, int], int] = undispatched(e.run)
         self._next, self._tag = e.NEXT, e.TAG
         self._place = FULL  # on the board of the background thread
+        self._queue: Queue | None = None
         self._channel = channel
         self._number = 0  # of the call that it runs in
         self._pending = 0
@@ -152,10 +158,20 @@ class Compiled(Part):
     def release(self) -> None:
         self._arrays = ()
 
+    def queue(self, queue: Queue) -> None:
+        from hpcml.collectives.engine import LETS, QUEUE
+
+        if steps := len(self._rows):
+            self._queue = queue
+            nbytes = max(array.nbytes for array in self._arrays)
+            self._state[QUEUE], self._state[LETS] = queue.address, queue.lets(nbytes, steps)
+
     def launch(self, tag: int) -> None:
-        from hpcml.collectives.engine import POST_ONLY
+        from hpcml.collectives.engine import POST_ONLY, TURN
 
         self._state[self._tag] = tag
+        if self._queue is not None:
+            self._state[TURN] = self._queue.join()
         self._place = NOWHERE_YET  # so that nobody who waits for something else drives it meanwhile
         self.start(POST_ONLY)
         _let_go_of_forgotten()

@@ -22,6 +22,13 @@ def zero_or_more(text: str) -> float:
     return _checked(_float(text), lambda value: value >= 0, "a number from 0 on", text)
 
 
+def gamma(text: str) -> float | str:
+    """``scale``, ``auto`` or a number."""
+    if text in ("scale", "auto"):
+        return text
+    return _checked(_float(text), lambda value: value > 0, "scale, auto or a number above 0", text)
+
+
 def fraction(text: str) -> float:
     return _checked(_float(text), lambda value: 0 <= value < 1, "a number from 0 to below 1", text)
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from hpcml.commands.numbers import count, fraction, layer_sizes, positive, positive_count, zero_or_more
+from hpcml.commands.numbers import count, fraction, gamma, layer_sizes, positive, positive_count, zero_or_more
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 TREES = ("tree", "forest", "boosting")
+#: Options that say what a model is like, and the models that have them.
+OF_MODELS = {
+    **dict.fromkeys(("trees", "leaves", "depth", "leaf_rows"), TREES),
+    **dict.fromkeys(("kernel", "gamma", "degree"), ("kernel-svm",)),
+}
 OPTIMIZERS = ("sgd", "momentum", "adam")
 
 # For standardised features. The squared hinge bends most, and bears the shortest steps of sgd.
@@ -58,13 +63,17 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the model").add_argument
-    add("--model", choices=("mlp", "logistic", "svm", *TREES), default="mlp",
-        help="a multi-layer perceptron, logistic regression, a linear SVM, a decision tree, a random forest or "
-        "gradient boosting (default: %(default)s)")
+    add("--model", choices=("mlp", "logistic", "svm", "kernel-svm", *TREES), default="mlp",
+        help="a multi-layer perceptron, logistic regression, a linear SVM, one with a kernel, a decision tree, a "
+        "random forest or gradient boosting (default: %(default)s)")
     add("--hidden", type=layer_sizes, default=(256,), metavar="SIZES",
         help="mlp: units of the hidden layers, as in 128,64 (default: 256)")
     add("--C", type=positive, default=1.0,
-        help="logistic, svm: inverse strength of the penalty (default: %(default)s)")
+        help="logistic, svm, kernel-svm: inverse strength of the penalty (default: %(default)s)")
+    add("--kernel", choices=("rbf", "poly", "linear", "sigmoid"), help="kernel-svm (default: rbf)")
+    add("--gamma", type=gamma, metavar="GAMMA",
+        help="kernel-svm: a number, or scale: 1 / (features × variance), or auto: 1 / features (default: scale)")
+    add("--degree", type=count, help="kernel-svm: of the kernel poly (default: 3)")
     add("--trees", type=positive_count, metavar="N", help="forest, boosting: how many (default: 100)")
     add("--leaves", type=positive_count, metavar="N", help="of a tree, at most (default: boosting 31, else no limit)")
     add("--depth", type=positive_count, metavar="N", help="of a tree, at most (default: no limit)")
@@ -118,7 +127,7 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
     """With ``exact``, whether the model is solved for, and what stands for options of mini-batches that are not
     given."""
     given = {name: getattr(args, name) for name in BY_MINI_BATCHES if getattr(args, name) is not None}
-    exact = args.model in TREES or (args.model in ("logistic", "svm") and not given)
+    exact = args.model in TREES or (args.model in ("logistic", "svm") and not given) or args.model == "kernel-svm"
     return argparse.Namespace(**{**vars(args), **({} if exact else {**BY_MINI_BATCHES, **given}), "exact": exact})
 
 
@@ -135,15 +144,20 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm):
         allowed = ("reproducible",) if args.exact else ()
         wrong = [name for name, value in distribution.items() if value not in (None, False) and name not in allowed]
         if wrong:
-            said = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
-            raise hc.CollectiveError(f"{said}: only with --model mlp")
-    of_trees = ("trees", "leaves", "depth", "leaf_rows")
+            raise hc.CollectiveError(f"{', '.join(map(option, wrong))}: only with --model mlp")
+    for name, owners in OF_MODELS.items():
+        if getattr(args, name) is not None and args.model not in owners:
+            raise hc.CollectiveError(f"{option(name)}: only with --model {', '.join(owners)}")
     if args.model in TREES:
         return build_trees(args, comm)
-    if given := [f"--{name.replace('_', '-')}" for name in of_trees if getattr(args, name) is not None]:
-        raise hc.CollectiveError(f"{', '.join(given)}: only with --model {', '.join(TREES)}")
     if args.exact:
+        refuse_mini_batches(args)
         reproducible = args.reproducible is not None
+        if args.model == "kernel-svm":
+            given = {
+                name: getattr(args, name) for name in ("kernel", "gamma", "degree") if getattr(args, name) is not None
+            }
+            return models.SVC(args.C, **given, random_state=args.seed, reproducible=reproducible, comm=comm)
         if args.model == "logistic":
             return models.LogisticRegression(args.C, reproducible=reproducible, comm=comm)
         return models.LinearSVC(args.C, reproducible=reproducible, random_state=args.seed, comm=comm)
@@ -178,9 +192,7 @@ def build_trees(args: argparse.Namespace, comm: MPI.Comm):
         raise hc.CollectiveError("--trees: only with --model forest, boosting; a tree is one")
     if args.model == "boosting":
         names["learning_rate"] = "learning_rate"
-    wrong = [name for name in BY_MINI_BATCHES if getattr(args, name) is not None and name not in names]
-    if wrong:
-        raise hc.CollectiveError(f"--{wrong[0].replace('_', '-')}: not with --model {args.model}")
+    refuse_mini_batches(args, apart=tuple(names))
     given = {name: getattr(args, option) for option, name in names.items() if getattr(args, option) is not None}
     estimator = {
         "tree": models.DecisionTreeClassifier,
@@ -188,6 +200,20 @@ def build_trees(args: argparse.Namespace, comm: MPI.Comm):
         "boosting": models.GradientBoostingClassifier,
     }[args.model]
     return estimator(**given, random_state=args.seed, comm=comm)
+
+
+def option(name: str) -> str:
+    """``--leaf-rows`` for ``leaf_rows``."""
+    return f"--{name.replace('_', '-')}"
+
+
+def refuse_mini_batches(args: argparse.Namespace, apart: tuple[str, ...] = ()) -> None:
+    """Raise CollectiveError for an option of mini-batch training that is given, ``apart`` from some."""
+    from hpcml import collectives as hc
+
+    for name in BY_MINI_BATCHES:
+        if getattr(args, name) is not None and name not in apart:
+            raise hc.CollectiveError(f"{option(name)}: not with --model {args.model}")
 
 
 def default_batch_size(rows: int) -> int:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpcml import collectives as hc
-
 if TYPE_CHECKING:
     from mpi4py import MPI
 
@@ -25,6 +23,8 @@ def settle(device: str, comm: MPI.Intracomm) -> Any:
     """
     if device == "cpu":
         return np
+    from hpcml import collectives as hc
+
     has = bool(hc.allreduce(np.array(_gpus() > 0), "land", comm=comm))
     if device == "auto" and not has:
         return np

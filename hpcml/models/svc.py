@@ -9,14 +9,16 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
-from hpcml.models.rows import training_rows
+from hpcml.models.rows import Rows, training_rows, validation_rows
 from hpcml.models.scoring import Classifier
 from hpcml.models.settings import choice, number, whole
+from hpcml.models.svm.course import Course
 from hpcml.models.svm.kernels import Kernel
 from hpcml.models.svm.machine import KernelMachine, Shard, shard_of
 from hpcml.models.svm.platt import coupled, pair_probabilities, sigmoid
 from hpcml.models.svm.points import Points
 from hpcml.models.svm.solver import Solution
+from hpcml.models.training import Monitor
 
 #: Of the cross-validation that probabilities come from.
 FOLDS = 5
@@ -47,8 +49,9 @@ class SVC(KernelMachine, Classifier):
     Fitted attributes, the same on every rank: ``classes_``; ``support_`` (global row numbers, class by class),
     ``support_vectors_``, ``n_support_``, ``dual_coef_``, ``intercept_``, as in scikit-learn; ``n_iter_`` (steps of SMO
     of each pair), ``fit_status_`` (0: converged), ``probA_``, ``probB_``; ``history_``: of each iteration the pair,
-    objective, violation, gap (between primal and dual objective, relative), support_vectors, steps, seconds,
-    communication_seconds and communication (their share, on this rank).
+    objective, primal (its dual's), violation, gap (between the two, relative), support_vectors, steps, seconds,
+    communication_seconds and communication (their share, on this rank), and what
+    `hpcml.models.svm.course` adds.
 
     Example::
 
@@ -105,22 +108,34 @@ class SVC(KernelMachine, Classifier):
         elif self.class_weight is not None and self.class_weight != "balanced":
             raise ValueError(f"class_weight={self.class_weight!r}; expected None, 'balanced' or a dict by class")
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SVC:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        validation: tuple[Any, Any] | None = None,
+        monitor: Monitor | None = None,
+    ) -> SVC:
         """Train on the rows of all ranks and return the estimator. Collective over ``comm``.
 
         ``X`` (n, d), dense or sparse, and ``y`` (n,), whole numbers or strings, are this rank's rows, n ≥ 0;
-        ``sample_weight`` (n,) scales C row by row. Raises CollectiveError on every rank for parameters or rows that
-        are wrong on any, or differ between ranks; a model that was fitted before is then left as it was.
+        ``sample_weight`` (n,) scales C row by row. ``monitor.epoch`` is told of each iteration, and at the end of the
+        accuracy on the training rows and on ``validation``, a pair (X, y); pass it on every rank, or on none.
+
+        Raises CollectiveError on every rank for parameters or rows that are wrong on any, or differ between ranks; a
+        model that was fitted before is then left as it was.
         """
         comm = self._world()
         self._agree(comm)
         rows = training_rows(X, y, self._checked, comm, sample_weight=sample_weight)
         assert rows.classes is not None
         self._require_square(rows)
+        watched = validation_rows(validation, rows, self._checked, comm)
         shard = shard_of(rows, comm.rank)
         cost = self.C * self._class_weights(shard, rows.classes, comm)
         pairs = list(combinations(range(len(rows.classes)), 2))
-        history: list[dict[str, Any]] = []
+        course = Course(monitor)
         solutions, numbers, sigmoids = [], [], []
         with self._cores(comm):
             kernel, prepared = self._prepared(shard, comm)
@@ -130,13 +145,15 @@ class SVC(KernelMachine, Classifier):
                 # LIBSVM's first class is the positive one, but scikit-learn turns its sign where there are but two.
                 positive = part.y == (pair[0] if len(pairs) > 1 else 1)
                 points = self._points(kernel, part.X, part.numbers, comm)
-                solution = self._pair(points, positive, cost[part.y] * part.weights, comm)
+                costs = cost[part.y] * part.weights
+                size, weight = comm.allreduce(np.array([len(costs), costs.sum()])).tolist()
+                note = course.of(int(size), weight, pair=list(pair))
+                solution = self._pair(points, positive, costs, comm, note)
                 numbers.append(np.concatenate(comm.allgather(part.numbers))[solution.numbers])
-                history += [{"pair": list(pair), **record} for record in solution.history]
                 solutions.append(solution)
                 if self.probability:
                     sigmoids.append(self._sigmoid(kernel, part, positive, cost, comm))
-        self.classes_, self._kernel, self.history_ = rows.classes, kernel, history
+        self.classes_, self._kernel, self.history_ = rows.classes, kernel, course.history
         self._remember_pairs(shard, pairs, solutions, numbers, comm)
         for name in ("probA_", "probB_"):
             self.__dict__.pop(name, None)
@@ -144,7 +161,18 @@ class SVC(KernelMachine, Classifier):
             self.probA_, self.probB_ = np.array(sigmoids).T.copy()
         self._settle(solutions)
         self._remember_columns(rows.X.shape[1], rows.names)
+        if monitor is not None:
+            course.close(lambda: self._accuracies(rows, watched, comm), rows.total)
         return self
+
+    def _accuracies(self, rows: Rows, watched: Rows | None, comm: MPI.Intracomm) -> dict[str, float]:
+        """Of the rows trained on, and of those to validate on. Collective."""
+        found = {}
+        for name, part in (("accuracy", rows), ("validation_accuracy", watched)):
+            if part is not None:
+                right = np.count_nonzero(self.predict(part.X) == self.classes_[part.y])
+                found[name] = comm.allreduce(int(right)) / part.total
+        return found
 
     def _class_weights(self, shard: Shard, classes: np.ndarray, comm: MPI.Intracomm) -> np.ndarray:
         """The factor (classes,) of C of each class. Collective."""
@@ -163,11 +191,13 @@ class SVC(KernelMachine, Classifier):
             raise hc.ArgumentError(f"class_weight has the class {unknown[0]!r}, which occurs on no rank")
         return np.array([float(self.class_weight.get(label, 1.0)) for label in known])
 
-    def _pair(self, points: Points, positive: np.ndarray, cost: np.ndarray, comm: MPI.Intracomm) -> Solution:
+    def _pair(
+        self, points: Points, positive: np.ndarray, cost: np.ndarray, comm: MPI.Intracomm, note: Any = None
+    ) -> Solution:
         """The classifier of two classes."""
         zero = np.zeros(len(cost))
         lo, hi = np.where(positive, zero, -cost), np.where(positive, cost, zero)
-        return self._solve(points, np.where(positive, -1.0, 1.0)[:, None], lo[:, None], hi[:, None], comm)
+        return self._solve(points, np.where(positive, -1.0, 1.0)[:, None], lo[:, None], hi[:, None], comm, note)
 
     def _remember_pairs(
         self,

@@ -9,7 +9,9 @@ import numpy as np
 from hpcml.models.rows import training_rows
 from hpcml.models.scoring import Regressor
 from hpcml.models.settings import number
+from hpcml.models.svm.course import Course
 from hpcml.models.svm.machine import KernelMachine, shard_of
+from hpcml.models.training import Monitor
 
 
 class SVR(KernelMachine, Regressor):
@@ -60,20 +62,23 @@ class SVR(KernelMachine, Regressor):
         super()._check()
         number("epsilon", self.epsilon, least=0)
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> SVR:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, monitor: Monitor | None = None) -> SVR:
         """Train on the rows of all ranks and return the estimator. Collective over ``comm``.
 
         ``X`` (n, d), dense or sparse, and ``y`` (n,), numbers, are this rank's rows, n ≥ 0; ``sample_weight`` (n,)
-        scales C row by row. Raises CollectiveError on every rank for parameters or rows that are wrong on any.
+        scales C row by row; ``monitor.epoch`` is told of each iteration. Raises CollectiveError on every rank for
+        parameters or rows that are wrong on any.
         """
         comm = self._world()
         self._agree(comm)
         rows = training_rows(X, y, self._checked, comm, classify=False, sample_weight=sample_weight)
         self._require_square(rows)
         shard = shard_of(rows, comm.rank)
+        course = Course(monitor)
         with self._cores(comm):
             kernel, prepared = self._prepared(shard, comm)
             points = self._points(kernel, prepared, shard.numbers, comm)
+            weight = self.C * comm.allreduce(float(shard.weights.sum()))
             C, z, nothing = self.C * shard.weights, shard.y, np.zeros(len(shard.y))
             solution = self._solve(
                 points,
@@ -81,11 +86,12 @@ class SVR(KernelMachine, Regressor):
                 np.stack([nothing, -C], axis=1),
                 np.stack([C, nothing], axis=1),
                 comm,
+                course.of(rows.total, weight),
             )
         # What a support vector weighs may be 0 where both of its sides are equal.
         real = solution.coefficients != 0
         everyones = np.concatenate(comm.allgather(shard.numbers))
-        self._kernel, self.history_ = kernel, solution.history
+        self._kernel, self.history_ = kernel, course.history
         self.dual_coef_ = solution.coefficients[real][None]
         self.intercept_ = np.array([solution.intercept])
         self._remember_support(shard, everyones[solution.numbers[real]], comm)

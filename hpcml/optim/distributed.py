@@ -13,6 +13,7 @@ from hpcml import collectives as hc
 from hpcml.collectives.arrays import DEVICE, as_array, kind_of
 from hpcml.collectives.channel import channel_of
 from hpcml.collectives.errors import raise_together
+from hpcml.collectives.queue import Queue
 from hpcml.optim.account import Account, Book, Trace
 from hpcml.optim.ballot import LENGTH, Ballot
 from hpcml.optim.buckets import Bucket, buckets
@@ -137,7 +138,9 @@ class Distributed:
         self._unit = None if isinstance(wire, str) else 1.0  # what weights are divided by: a power of two
         self.overlap = channel_of(comm).machine.nodes > 1 if overlap is None else overlap
         arrays = [as_array(array) for _, array in optimizer.pairs]
-        found = buckets(arrays, bucket_bytes(comm) if bucket is None else bucket)
+        together = bucket_bytes(comm) if bucket is None else bucket
+        found = buckets(arrays, together)
+        self._queue = Queue(together)  # the first sums are there first, to step with while others travel
         self._bucket_of = {i: k for k, one in enumerate(found) for i in one.members}
         # What the ranks have to say rides in the first message, where nothing is under way before it is known.
         on_device = kind_of(arrays[0]) == DEVICE
@@ -169,7 +172,10 @@ class Distributed:
         if exact:
             whole = Exact(message, comm, algorithm, self.overlap)
         elif wire is None or isinstance(wire, str):
-            return (Scattered if shard else Summed)(message, comm, algorithm, self.overlap)
+            summed = (Scattered if shard else Summed)(message, comm, algorithm, self.overlap)
+            if self.overlap:
+                summed.queue(self._queue)
+            return summed
         else:
             shapes = [self.optimizer.pairs[i][1].shape for i in bucket.members]
             whole = wire.reduction(message, shapes, comm, algorithm, self.overlap)

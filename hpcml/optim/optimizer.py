@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from hpcml.collectives.arrays import DEVICE, as_array, host_array, kind_of
+from hpcml.kinds import DEVICE, kind_of
 from hpcml.optim.groups import Selection, grouped
 from hpcml.optim.norms import BLOCK, Table, squares
 from hpcml.optim.parameters import Arrays, check_parameters, items, listed, matched
@@ -338,7 +338,7 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """A copy of all but the parameters: rule, hyperparameters, step count and state arrays by name."""
         state = {
-            name: {slot: host_array(array).copy() for slot, array in slots.items()}
+            name: {slot: _copied(array) for slot, array in slots.items()}
             for (name, _), slots in zip(self.pairs, self.state, strict=True)
         }
         return {
@@ -386,9 +386,20 @@ class Optimizer:
 def fill(array: Any, values: np.ndarray) -> None:
     """Put values into an array, of the host or in GPU memory."""
     if kind_of(array) == DEVICE:
+        from hpcml.collectives.arrays import as_array
+
         as_array(array).fill_from_host(values)
     else:
         array[...] = values
+
+
+def _copied(array: Any) -> np.ndarray:
+    """A copy in the host's memory."""
+    if kind_of(array) != DEVICE:
+        return array.copy()
+    from hpcml.collectives.arrays import host_array
+
+    return host_array(array)
 
 
 def _ratio(own: Mapping[str, Any], lr: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcml.collectives.arrays import DEVICE, HOST, as_array, kind_of
+from hpcml.kinds import DEVICE, HOST, kind_of
 from hpcml.optim.precision import DOUBLE, SINGLE, is_short, working
 
 #: A dict or a list of arrays, as users hold parameters and gradients.
@@ -45,7 +45,7 @@ def check_parameters(pairs: list[tuple[Any, Any]]) -> None:
         raise TypeError("some parameters are in GPU memory and some in the host's: make an optimizer for each")
     for name, array in pairs:
         if kind_of(array) == DEVICE:
-            array = as_array(array, f"parameter {name!r}")
+            array = _on_device(array)
         elif not isinstance(array, np.ndarray):
             raise TypeError(
                 f"parameter {name!r} is a {kind(array)}; the update rules work on numpy.ndarray "
@@ -82,7 +82,7 @@ def check_gradient(name: Any, parameter: Any, gradient: Any) -> Any:
     if kind_of(gradient) != kind_of(parameter) or (kind_of(gradient) == HOST and not isinstance(gradient, np.ndarray)):
         raise TypeError(f"the gradient of {name!r} is a {kind(gradient)}, its parameter a {kind(parameter)}")
     if kind_of(gradient) == DEVICE:
-        gradient, parameter = as_array(gradient), as_array(parameter)
+        gradient, parameter = _on_device(gradient), _on_device(parameter)
     if gradient.shape != parameter.shape:
         raise ValueError(f"the gradient of {name!r} has shape {gradient.shape}, its parameter {parameter.shape}")
     if gradient.dtype != parameter.dtype and not (_is_single(gradient) and _is_single(parameter)):
@@ -91,6 +91,13 @@ def check_gradient(name: Any, parameter: Any, gradient: Any) -> Any:
             f"convert it with .astype({str(parameter.dtype)!r})"
         )
     return gradient
+
+
+def _on_device(array: Any) -> Any:
+    """An array in GPU memory as `hpcml.collectives` has it, which is not imported before there is one."""
+    from hpcml.collectives.arrays import as_array
+
+    return as_array(array)
 
 
 def _is_single(array: np.ndarray) -> bool:

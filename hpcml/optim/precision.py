@@ -87,19 +87,11 @@ def _keep_short(items, i, number):
     return nothing
 
 
-def wide(array: np.ndarray) -> np.ndarray:
-    """A flat array of 16 bits in float32; another as it is."""
-    if not is_short(array.dtype):
-        return array
-    made = np.empty(array.size, SINGLE)
-    _widen(bits(array), made)
-    return made
-
-
 @njit(nogil=True, cache=True, error_model="numpy")
-def _widen(items, target):
+def scaled(items, factor, target):
+    """target ← items, of `bits`, times factor, which has the type of ``target``'s: all flat."""
     for i in range(target.size):
-        target[i] = widened(items[i])
+        target[i] = widened(items[i]) * factor
 
 
 class LossScale:

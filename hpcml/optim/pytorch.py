@@ -13,6 +13,7 @@ Gradients travel while ``backward`` goes on, as `hpcml.optim.Distributed` has it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -20,10 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from mpi4py import MPI
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from hpcml import collectives as hc
 from hpcml.optim.distributed import Distributed
-from hpcml.optim.precision import LossScale, wide
+from hpcml.optim.precision import LossScale, bits, is_short, scaled, working
+
+ENOUGH = 1 << 18  # numbers that torch steps with at a time: they take much longer than the call
 
 
 def DistributedOptimizer(
@@ -50,7 +54,7 @@ def DistributedOptimizer(
     made.__dict__ = optimizer.__dict__
     known = {id(p) for group in optimizer.param_groups for p in group["params"]}
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad and id(p) in known}
-    bridge = _Bridge(trained, lambda: super(_Steps, made).step())
+    bridge = _Bridge(trained, lambda: super(_Steps, made).step(), lambda: _may_split(optimizer))
     made.distributed = Distributed(bridge, comm, **options)  # type: ignore[arg-type]
     made.weight = 1.0
     for name, parameter in trained.items():
@@ -94,14 +98,17 @@ class _Rule(NamedTuple):
 class _Bridge:
     """Torch's parameters, as `Distributed` sees an optimizer: it gets mean gradients, and torch makes the step.
 
-    It takes in each gradient as it comes, while others are under way; with the last one torch makes the step.
+    It takes in each gradient as it comes. Where the rule looks at one parameter at a time, torch steps with what has
+    come while others are under way; else with the last one.
     """
 
     needs_all = False
     loss_scale: LossScale | None = None
 
-    def __init__(self, parameters: Mapping[str, torch.nn.Parameter], step: Callable[[], Any]) -> None:
-        self._parameters, self._step = list(parameters.values()), step
+    def __init__(
+        self, parameters: Mapping[str, torch.nn.Parameter], step: Callable[[], Any], may_split: Callable[[], bool]
+    ) -> None:
+        self._parameters, self._step, self._may_split = list(parameters.values()), step, may_split
         self.params = {name: _array(parameter.detach()) for name, parameter in parameters.items()}
         self.pairs = list(self.params.items())
         self.ranges = [(0, array.size) for array in self.params.values()]
@@ -109,6 +116,9 @@ class _Bridge:
         self.rule = _Rule("torch")
         self.hyperparameters: dict[str, Any] = {}
         self.steps = self._missing = 0
+        self._grads: list[torch.Tensor | None] = []  # of all, while torch is to see some
+        self._fresh = 0  # numbers among those
+        self._enough: float = 0  # to step with
 
     def described(self) -> list[str]:
         return [f"{name!r}, {array.dtype} of shape {array.shape}" for name, array in self.pairs]
@@ -121,16 +131,46 @@ class _Bridge:
     def advance(self) -> None:
         self.steps += 1
         self._missing = len(self.pairs)
+        self._enough = ENOUGH if self._may_split() else math.inf
+        self._grads = [parameter.grad for parameter in self._parameters]
+        self._hide()
 
     def apply(self, i: int, gradient: np.ndarray, scale: float) -> None:
-        parameter = self._parameters[i]
-        if parameter.grad is None:
-            parameter.grad = torch.empty_like(parameter)
-        mean = _array(parameter.grad)
-        np.multiply(wide(gradient).reshape(mean.shape), scale, out=mean, casting="unsafe")
+        parameter, mean = self._parameters[i], self._grads[i]
+        if mean is None:
+            mean = self._grads[i] = torch.empty_like(parameter)
+        _write(gradient, scale, _array(mean))
+        parameter.grad = mean
+        self._fresh += mean.numel()
         self._missing -= 1
-        if not self._missing:
+        if not self._missing or self._fresh >= self._enough:
             self._step()
+            self._hide()
+        if not self._missing:
+            for one, grad in zip(self._parameters, self._grads, strict=True):
+                one.grad = grad
+
+    def _hide(self) -> None:
+        """Torch leaves parameters without gradients alone."""
+        self._fresh = 0
+        for parameter in self._parameters:
+            parameter.grad = None
+
+
+def _may_split(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether some parameters may make a step before others do: not where somebody might look at all together."""
+    hooks = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
+    watched = any(hooks) or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+    return type(optimizer).__module__.startswith("torch.optim.") and not watched
+
+
+def _write(gradient: np.ndarray, scale: float, mean: np.ndarray) -> None:
+    """mean ← gradient, which is flat, times scale."""
+    straight = mean.flags.c_contiguous and not is_short(mean.dtype)
+    numbers = mean.reshape(-1) if straight else np.empty(mean.size, working(mean.dtype))
+    scaled(bits(gradient), numbers.dtype.type(scale), numbers)
+    if not straight:
+        mean[...] = numbers.reshape(mean.shape)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

@@ -9,6 +9,7 @@ from mpi4py import MPI
 
 from hpcml import collectives as hc
 from hpcml.collectives.arrays import DEVICE, kind_of
+from hpcml.collectives.queue import Queue
 from hpcml.optim.messages import Message
 
 
@@ -66,6 +67,10 @@ class Summed:
             "allreduce", flat, op="sum", algorithm=algorithm, out=flat, comm=comm, background=background
         )
 
+    def queue(self, queue: Queue) -> None:
+        """Once started, in the background, it waits for its turn."""
+        self._plan.queue(queue)
+
     def start(self) -> None:
         self.message.close()
         self._plan.start()
@@ -96,6 +101,10 @@ class Scattered:
             counts=np.diff(cuts).tolist(),
             background=background,
         )
+
+    def queue(self, queue: Queue) -> None:
+        """Once started, in the background, it waits for its turn."""
+        self._plan.queue(queue)
 
     def start(self) -> None:
         self.message.close()

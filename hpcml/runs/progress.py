@@ -88,12 +88,13 @@ def epoch_line(record: dict, epochs: int | None) -> str:
     if epochs is None:
         text = f"iteration {record['epoch']:>3}  loss {record['loss']:.4f}"
         text += f"  gap {record['gap']:.1e}" if "gap" in record else ""
-        text += f"  accuracy {record['accuracy']:.4f}"
+        text += f"  accuracy {record['accuracy']:.4f}" if "accuracy" in record else ""
     else:
         text = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
         text += f"  loss {record['loss']:.4f}  accuracy {record['accuracy']:.4f}"
     if "validation_accuracy" in record:
-        text += f"  validation loss {record['validation_loss']:.4f}  accuracy {record['validation_accuracy']:.4f}"
+        loss = f" loss {record['validation_loss']:.4f} " if "validation_loss" in record else ""
+        text += f"  validation{loss} accuracy {record['validation_accuracy']:.4f}"
     text += f"  {record['samples_per_second']:,.0f} samples/s"
     if record["seconds"] > 0 and "communication_seconds" in record:
         text += f"  {record['communication_seconds'] / record['seconds']:.0%} communication"

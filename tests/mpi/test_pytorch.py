@@ -84,6 +84,31 @@ def test_uneven_shares_end_where_one_process_ends(make, options, dtype, bound):
     assert_close(net, whole_batches(make, dtype), bound)
 
 
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_steps_in_parts_have_the_bits_of_whole_ones(make, monkeypatch):
+    found = []
+    for enough in (1, 1 << 18):
+        monkeypatch.setattr("hpcml.optim.pytorch.ENOUGH", enough)
+        net = model()
+        optimizer = DistributedOptimizer(make(list(net.parameters())), net, overlap=True, bucket=500)
+        for step in range(BATCHES):
+            optimizer.zero_grad()
+            loss(net, *batch(step)).backward()
+            optimizer.step()
+        found.append([part.detach().clone() for p in net.parameters() for part in (p, p.grad)])
+    assert all(map(torch.equal, *found))
+
+
+def test_a_hook_sees_all_gradients_at_once(monkeypatch):
+    monkeypatch.setattr("hpcml.optim.pytorch.ENOUGH", 1)
+    net, seen = model(), []
+    optimizer = DistributedOptimizer(OPTIMIZERS["SGD"](list(net.parameters())), net, overlap=True)
+    optimizer.register_step_pre_hook(lambda *_: seen.append([p.grad is not None for p in net.parameters()]))
+    loss(net, *batch(0)).backward()
+    optimizer.step()
+    assert seen == [[True] * len(list(net.parameters()))]
+
+
 def test_one_rank_has_the_bits_of_torch_alone():
     net = model()
     optimizer = DistributedOptimizer(OPTIMIZERS["Adam"](list(net.parameters())), net, MPI.COMM_SELF)

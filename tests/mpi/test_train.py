@@ -107,6 +107,40 @@ def test_any_number_of_ranks_trains_the_same_model(folder, model, optimizer, dat
     assert abs(accuracy - alone.score(parts.test.X, parts.test.y)) <= 0.005
 
 
+def test_a_kernel_machine_tells_its_iterations_and_is_judged_at_the_end(folder, capsys):
+    arguments = ["--model", "kernel-svm", "--kernel", "poly", "--degree", 2, "--C", 10, "--reproducible", 1]
+    assert run("train", *arguments, "--data", "wine", "--output", "run") == 0
+    out, err = printed(capsys)
+    assert sorted(os.listdir(folder / "run")) == RUN_FILES
+    records = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    pairs = [record["pair"] for record in records[:-1]]
+    assert sorted(map(tuple, {str(pair): pair for pair in pairs}.values())) == [(0, 1), (0, 2), (1, 2)]
+    assert pairs == sorted(pairs)
+    for pair in ([0, 1], [0, 2], [1, 2]):
+        course = [record for record in records[:-1] if record["pair"] == pair]
+        assert course[0]["loss"] == pytest.approx(1) and course[-1]["loss"] < 0.3 and 0 <= course[-1]["gap"] < 0.01
+    trained, encoding = load_run("run", comm)
+    assert (trained.kernel, trained.degree, trained.C, trained.reproducible) == ("poly", 2, 10, True)
+    parts = load_parts("wine", Options(), comm, seed=0, validation=0.1, test=0.2)
+    assert records[-1]["accuracy"] == trained.score(parts.training.X, parts.training.y) > 0.9
+    assert records[-1]["validation_accuracy"] == trained.score(parts.validation.X, parts.validation.y)
+    assert err.count("iteration ") == len(records) and "gap" in err and "test accuracy" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--model", "svm", "--kernel", "rbf"], "--kernel: only with --model kernel-svm"),
+        (["--model", "kernel-svm", "--trees", 3], "--trees: only with --model tree, forest, boosting"),
+        (["--model", "kernel-svm", "--batch-size", 8], "--batch-size: not with --model kernel-svm"),
+        (["--model", "kernel-svm", "--shard"], "--shard: only with --model mlp"),
+    ],
+)
+def test_options_of_another_model_are_refused(folder, capsys, arguments, message):
+    assert run("train", "--data", "wine", *arguments) == 2
+    assert message in "".join(printed(capsys))
+
+
 @pytest.mark.parametrize("model, solver", [("logistic", "LogisticRegression"), ("svm", "LinearSVC")])
 def test_linear_models_are_solved_for_unless_mini_batches_are_asked_for(folder, capsys, model, solver):
     arguments = ["--model", model, "--data", "breast_cancer", "--seed", 3]

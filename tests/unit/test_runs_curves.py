@@ -40,6 +40,21 @@ def test_curves_without_validation_and_test():
     assert [len(axes.lines) for axes in figure_of(records, "title", None).axes] == [1, 1]
 
 
+def test_problems_of_pairs_lie_over_each_other_with_their_gaps():
+    records = [
+        {"epoch": 1, "pair": [0, 1], "loss": 1.0, "gap": 1.0},
+        {"epoch": 2, "pair": [0, 1], "loss": 0.5, "gap": 0.1},
+        {"epoch": 3, "pair": [0, 2], "loss": 1.0, "gap": 1.0},
+        {"epoch": 4, "pair": [0, 2], "loss": 0.4, "gap": 0.2},
+        {"epoch": 5, "pair": [0, 2], "loss": 0.2, "gap": 0.01},
+        {"epoch": 6, "loss": 0.35, "gap": 0.1, "accuracy": 0.9},
+    ]
+    loss, gap = figure_of(records, "title", 0.5).axes
+    assert [line.get_xydata().tolist() for line in loss.lines] == [[[1, 1], [2, 0.5]], [[1, 1], [2, 0.4], [3, 0.2]]]
+    assert [line.get_ydata().tolist() for line in gap.lines] == [[1.0, 0.1], [1.0, 0.2, 0.01]]
+    assert gap.get_ylabel() == "relative duality gap"
+
+
 def test_curves_are_written_as_png(tmp_path):
     draw_curves(tmp_path / "curves.png", RECORDS, "title", 0.875)
     head = (tmp_path / "curves.png").read_bytes()[:24]

@@ -18,7 +18,8 @@ from hpcml.collectives.giving_way import pace
 from hpcml.collectives.native_call import libc_address, undispatched
 from hpcml.collectives.ops import Op
 from hpcml.collectives.program import INTERRUPTED, LOOK_AROUND, STALLED, Part
-from hpcml.collectives.shared import protocol as p
+from hpcml.collectives.shared import protocol
+from hpcml.collectives.shared import state as p
 from hpcml.collectives.shared.kernels import Kernels, kernels
 from hpcml.collectives.shared.mapping import PAGE
 from hpcml.collectives.shared.segments import NOWHERE, segments
@@ -134,8 +135,8 @@ class Shared(Part):
         self._channel, self._tag = channel, tag
         self._number = self._pending = 0
         self._address = state.ctypes.data
-        self._begin: Callable[[int, int, int, int], int] = undispatched(p.begin)
-        self._run: Callable[[int, int], int] = undispatched(p.run)
+        self._begin: Callable[[int, int, int, int], int] = undispatched(protocol.begin)
+        self._run: Callable[[int, int], int] = undispatched(protocol.run)
         self._words = state.data  # quicker than the array where one number is set
         self._directory: np.ndarray | None = None
         self._arrays: tuple = ()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpcml.collectives import table as t
-from hpcml.collectives.shared import protocol as p
+from hpcml.collectives.shared import state as p
 
 
 def as_messages(state: np.ndarray, ranks: tuple[int, ...]) -> tuple[np.ndarray, int]:

@@ -145,7 +145,7 @@ class KernelMachine(Estimator):
         """Set ``fit_status_``, and warn where a solution is none yet."""
         self.fit_status_ = int(not all(solution.converged for solution in solutions))
         if self.fit_status_:
-            worst = max(solution.history[-1]["violation"] for solution in solutions)
+            worst = max(solution.violation for solution in solutions)
             warnings.warn(
                 f"the solver stopped at a violation of {worst:.3g}, above tol={self.tol:g}: raise max_iter, scale the "
                 "columns of X, or bear a larger tol",

@@ -48,14 +48,14 @@ class Problem(NamedTuple):
 
 class Solution(NamedTuple):
     """The same on every rank: numbers, among the problem's, of the rows with v ≠ 0, sorted, and their v (both sides
-    together); the intercept; whether it converged, after how many steps of SMO; a record of each iteration."""
+    together); the intercept; whether it converged, after how many steps of SMO; the violation that was left."""
 
     numbers: np.ndarray
     coefficients: np.ndarray
     intercept: float
     converged: bool
     steps: int
-    history: list[dict[str, Any]]
+    violation: float
 
 
 class Clock:
@@ -99,7 +99,7 @@ def optimise(
     """Solve it. Collective.
 
     tol: of max F − min F; nbytes: for kernel columns, on this rank; most: steps of SMO, at most, −1 for as many as it
-    takes; working: variables in a working set; note: told of each iteration what ``history`` keeps of it.
+    takes; working: variables in a working set; note: told of each iteration what it was worth and took, a dict.
     """
     points, counts = problem.points, problem.counts
     sides = problem.sides
@@ -111,7 +111,6 @@ def optimise(
     working = min(working, total * sides)
     member: _Member | None = None
     age = np.zeros(0, np.int64)
-    history: list[dict[str, Any]] = []
     steps, stale, iteration, middle = 0, 0, 0, 0.0
     clock = Clock()
     while True:
@@ -125,21 +124,8 @@ def optimise(
         violation = max(0.0, float(highest - lowest)) if np.isfinite(highest - lowest) else 0.0
         objective, gap, support = everyones[:, 0, :3].sum(axis=0).tolist()
         middle = _middle(lowest, highest)
-        seconds, inside = clock.lap()
-        record = {
-            "iteration": iteration,
-            "objective": objective,
-            "violation": violation,
-            "gap": gap / abs(objective) if objective else float("inf"),
-            "support_vectors": int(support),
-            "steps": steps,
-            "seconds": seconds,
-            "communication_seconds": inside,
-            "communication": inside / seconds if seconds else 0.0,
-        }
-        history.append(record)
         if note is not None:
-            note(record)
+            note(_recorded(iteration, objective, gap, violation, int(support), steps, *clock.lap()))
         converged = violation <= tol
         if converged or (0 <= most <= steps) or stale >= 20:
             break
@@ -163,7 +149,32 @@ def optimise(
         _update(columns, sums, member, now - before, sides)
         iteration += 1
     numbers, coefficients, intercept = _gathered(problem, v, F, middle, int(starts[comm.rank]), comm)
-    return Solution(numbers, coefficients, intercept, converged, steps, history)
+    return Solution(numbers, coefficients, intercept, converged, steps, violation)
+
+
+def _recorded(
+    iteration: int,
+    objective: float,
+    gap: float,
+    violation: float,
+    support: int,
+    steps: int,
+    seconds: float,
+    inside: float,
+) -> dict[str, Any]:
+    primal = gap - objective
+    return {
+        "iteration": iteration,
+        "objective": objective,
+        "primal": primal,
+        "violation": violation,
+        "gap": gap / primal if primal > 0 else 0.0,
+        "support_vectors": support,
+        "steps": steps,
+        "seconds": seconds,
+        "communication_seconds": inside,
+        "communication": inside / seconds if seconds else 0.0,
+    }
 
 
 def _gap(F: np.ndarray, v: np.ndarray, lo: np.ndarray, hi: np.ndarray, level: float) -> float:
