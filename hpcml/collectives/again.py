@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from hpcml.collectives.arguments import Known, in_shared_memory, known_parts, last_parts
 from hpcml.collectives.arrangement import NOTHING
-from hpcml.collectives.arrays import as_array, packed
+from hpcml.collectives.arrays import DEVICE, as_array, kind_of, packed
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.checks import plain
 from hpcml.collectives.shared import NAME as SHARED
@@ -88,7 +88,7 @@ def parts_again(
     if not isinstance(algorithm, str) or not (counts is None or _simple(counts)):
         return NEW
     if type(part) is not ndarray or part.ndim == 0:
-        if is_structure(part):
+        if is_structure(part) or kind_of(part) == DEVICE:
             return NEW
         try:
             part = np.atleast_1d(as_array(part))

@@ -15,7 +15,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import ops, shared
-from hpcml.collectives.arrays import as_array, check_out, describe, maker
+from hpcml.collectives.arrays import DEVICE, HOST, as_array, check_out, describe, kind_of, maker, with_an_axis
 from hpcml.collectives.binding import Binding
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.checks import (
@@ -27,6 +27,7 @@ from hpcml.collectives.checks import (
     plain,
     rows_in_words,
 )
+from hpcml.collectives.device.wanted import wanted as way
 from hpcml.collectives.manner import BLOCKING, Manner
 from hpcml.collectives.native import reducible
 from hpcml.collectives.shared.segments import segments
@@ -54,12 +55,18 @@ class Known(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """A binding, the caller's array (None on a rank that gives none), and the shape and dtype of the result here."""
+    """A binding, the caller's array (None on a rank that gives none), and the shape and dtype of the result here.
+
+    device: the runtime of the GPU in whose memory they are, or None. stream: that the caller asked for.
+    """
 
     binding: Binding
-    x: np.ndarray | None
+    x: Any
     shape: tuple[int, ...]
     dtype: np.dtype
+    channel: Channel
+    device: Any = None
+    stream: int | None = None
 
 
 def same_everywhere(
@@ -87,17 +94,20 @@ def same_everywhere(
     known: Known | None = None
     name: str | None = None
     placed = False
+    device: Any = None
     try:
-        x = as_array(x)
+        x = as_array(x, stream=manner.stream)
+        device = device_of(channel, x)
         found = None if op is None else ops.find(op)
         name = None if found is None else found.name
         keep = keep and name != ops.USERS_OWN  # which may be freed, and its handle given to another
         rows = None if counts is None else checked_counts(channel, counts)
-        placed = manner.native and in_shared_memory(channel, x, algorithm)
+        placed = device is None and manner.native and in_shared_memory(channel, x, algorithm)
         key = (collective, algorithm, name, x.dtype, x.shape, root, rows, shared.NAME if placed else manner.agree)
+        key += () if device is None else (DEVICE, way())
         shape = _result_shape(channel, collective, x, rows)
         if out is not None:
-            check_out(out, shape, x.dtype)
+            check_out(out, shape, x.dtype, kind=kind_of(x))
         known = channel.find(key) if keep else None
         if known is None:
             check_root(root, channel)
@@ -110,7 +120,7 @@ def same_everywhere(
         error = caught
     if known is not None:  # with it, there is no error
         channel.enter(known.binding.said)
-        return Bound(known.binding, x, shape, x.dtype)
+        return Bound(known.binding, x, shape, x.dtype, channel, device, manner.stream)
     said = ""
     if error is None:
         said = f"{collective}({describe(x)}, {options_in_words(op=name, algorithm=algorithm, root=root, counts=rows)})"
@@ -119,10 +129,19 @@ def same_everywhere(
     items = _items(channel, collective, x, rows)
     if placed and name != ops.USERS_OWN and collective in shared.COLLECTIVES:
         algorithm = shared.NAME
-    binding = Binding(channel, collective, algorithm, found, x.dtype, items, root, said, manner.native)
+    binding = Binding(channel, collective, algorithm, found, x.dtype, items, root, said, manner.native, device)
     if keep:
         channel.keep(key, Known(binding, shape, maker(shape, x.dtype)))
-    return Bound(binding, x, shape, x.dtype)
+    return Bound(binding, x, shape, x.dtype, channel, device, manner.stream)
+
+
+def device_of(channel: Channel, x: Any) -> Any:
+    """The runtime of the GPU in whose memory ``x`` is; None for one of the host."""
+    if kind_of(x) != DEVICE:
+        return None
+    if channel.links is not None:
+        channel.links.check(x)
+    return x.runtime
 
 
 def in_shared_memory(channel: Channel, x: np.ndarray, algorithm: str) -> bool:
@@ -155,16 +174,20 @@ def parts(
     lengths: tuple[int, ...] = ()
     known: Known | None = None
     wanted = collective == "allgather" or channel.rank == root
+    device: Any = None
+    on: tuple = ()
     try:
-        part = np.atleast_1d(as_array(part))
+        part = with_an_axis(as_array(part, stream=manner.stream))
+        device = device_of(channel, part)
+        on = () if device is None else (DEVICE, way())
         mine = len(part)
         if counts is not None:
             lengths = checked_counts(channel, counts)
             if mine != lengths[channel.rank]:
                 raise ValueError(f"counts={list(lengths)} has {lengths[channel.rank]} rows here, the part has {mine}")
             if out is not None and wanted:
-                check_out(out, (sum(lengths), *part.shape[1:]), part.dtype)
-            key = known_parts(collective, algorithm, part, lengths, root, manner.agree)
+                check_out(out, (sum(lengths), *part.shape[1:]), part.dtype, kind=kind_of(part))
+            key = known_parts(collective, algorithm, part, lengths, root, manner.agree) + on
             known = channel.find(key) if manner.keep else None
         if known is None:
             check_root(root, channel)
@@ -173,7 +196,7 @@ def parts(
         error = caught
     if known is not None:  # with it, there is no error
         channel.enter(known.binding.said)
-        return Bound(known.binding, part, known.shape, part.dtype)
+        return Bound(known.binding, part, known.shape, part.dtype, channel, device, manner.stream)
     said = ""
     if error is None:
         options = options_in_words(algorithm=algorithm, root=root, counts=lengths or None)
@@ -182,21 +205,22 @@ def parts(
         told = channel.agree(collective, said, error, tell=[mine, int(out is not None)])
         lengths = tuple(told[:, 0].tolist())
         if told[:, 1].any():
-            agree_on_out(channel, said, out if wanted else None, (sum(lengths), *part.shape[1:]), part.dtype)
-        key = (collective, algorithm, part.dtype, part.shape[1:], lengths, root, manner, "told")
+            shape = (sum(lengths), *part.shape[1:])
+            agree_on_out(channel, said, out if wanted else None, shape, part.dtype, kind_of(part))
+        key = (collective, algorithm, part.dtype, part.shape[1:], lengths, root, manner, "told", *on)
     else:
         agree(channel, manner, collective, said, error)
     items = tuple(n * prod(part.shape[1:]) for n in lengths)
     shape = (sum(lengths), *part.shape[1:])
     known = channel.find(key) if manner.keep else None
     if known is None:
-        binding = Binding(channel, collective, algorithm, None, part.dtype, items, root, said, manner.native)
+        binding = Binding(channel, collective, algorithm, None, part.dtype, items, root, said, manner.native, device)
         known = Known(binding, shape, maker(shape, part.dtype), lengths)
         if manner.keep:
             channel.keep(key, known)
-    if counts is None and manner == BLOCKING:
+    if counts is None and manner == BLOCKING and device is None:
         channel.keep(last_parts(collective, algorithm, part, root), known)
-    return Bound(known.binding, part, shape, part.dtype)
+    return Bound(known.binding, part, shape, part.dtype, channel, device, manner.stream)
 
 
 def known_parts(
@@ -228,12 +252,14 @@ def scatter(
     root = plain(root)
     shape: tuple[int, ...] = ()
     type_code = _STRUCTURE
+    device: Any = None
     try:
         check_root(root, channel)
         check_algorithm("scatter", algorithm, manner)
         counts = None if counts is None else checked_counts(channel, counts)
         if channel.rank == root and not is_structure(x):
-            x = as_array(x)
+            x = as_array(x, stream=manner.stream)
+            device = device_of(channel, x)
             if x.ndim == 0:
                 raise ValueError("scatter splits along axis 0, and the root's array has no axes")
             if x.ndim > MAX_DIMS:
@@ -243,21 +269,30 @@ def scatter(
             shape, type_code = x.shape, _encoded(x.dtype)
     except (TypeError, ValueError) as caught:
         error = caught
-    numbers = [type_code, len(shape), *shape, *[0] * (MAX_DIMS - len(shape))]
+    numbers = [type_code, len(shape), *shape, *[0] * (MAX_DIMS - len(shape)), int(device is not None)]
     said = f"scatter({options_in_words(algorithm=algorithm, root=root, counts=counts)})"
     told = channel.agree("scatter", said, error, tell=[int(out is not None), *numbers])
-    type_code, ndim, *dims = told[root, 1:].tolist()
+    type_code, ndim, *dims, on_device = told[root, 1:].tolist()
+    if on_device and device is None:
+        device = _own_device()
     if type_code == _STRUCTURE:
         return None
     dtype, trailing = _decoded(type_code), tuple(dims[1:ndim])
     rows = counts if counts is not None else split_rows(dims[0], channel.size)
     shape = rows[channel.rank], *trailing
     if told[:, 0].any():
-        agree_on_out(channel, said, out, shape, dtype)
+        agree_on_out(channel, said, out, shape, dtype, DEVICE if on_device else HOST)
     items = tuple(n * prod(trailing) for n in rows)
     key = ("scatter", algorithm, dtype, items, root, manner)
-    binding = _kept(channel, manner, key, "scatter", algorithm, dtype, items, root, said)
-    return Bound(binding, x if channel.rank == root else None, shape, dtype)
+    binding = _kept(channel, manner, key, "scatter", algorithm, dtype, items, root, said, device)
+    return Bound(binding, x if channel.rank == root else None, shape, dtype, channel, device, manner.stream)
+
+
+def _own_device() -> Any:
+    """The runtime of the GPU that this rank uses, where it passes no array."""
+    from hpcml.collectives.device.runtime import runtime_of
+
+    return runtime_of(0)
 
 
 def exchange(
@@ -266,8 +301,10 @@ def exchange(
     """For alltoallv: rows for each rank, as many as ``counts`` says; also returns the rows that come from each."""
     error: Exception | None = None
     said, mine = f"alltoallv({type(x).__name__})", [0] * channel.size
+    device: Any = None
     try:
-        x = np.atleast_1d(as_array(x))
+        x = with_an_axis(as_array(x, stream=manner.stream))
+        device = device_of(channel, x)
         said = f"alltoallv({rows_in_words(x)}, {options_in_words(algorithm=algorithm)})"
         if counts is None:
             raise TypeError("counts is missing: expected how many rows go to each rank")
@@ -282,11 +319,11 @@ def exchange(
     received = rows[:, channel.rank]
     shape = (int(received.sum()), *x.shape[1:])
     if told[:, 0].any():
-        agree_on_out(channel, said, out, shape, x.dtype)
+        agree_on_out(channel, said, out, shape, x.dtype, kind_of(x))
     items = tuple((rows.reshape(-1) * prod(x.shape[1:])).tolist())
     key = ("alltoall", algorithm, x.dtype, items, manner)
-    binding = _kept(channel, manner, key, "alltoall", algorithm, x.dtype, items, 0, said)
-    return Bound(binding, x, shape, x.dtype), received
+    binding = _kept(channel, manner, key, "alltoall", algorithm, x.dtype, items, 0, said, device)
+    return Bound(binding, x, shape, x.dtype, channel, device, manner.stream), received
 
 
 def barrier(channel: Channel, manner: Manner, algorithm: str) -> Bound:
@@ -306,7 +343,7 @@ def barrier(channel: Channel, manner: Manner, algorithm: str) -> Bound:
         binding = Binding(channel, "barrier", algorithm, None, np.dtype(np.uint8), nothing, 0, said, manner.native)
         if manner.keep:
             channel.keep(key, binding)
-    return Bound(binding, None, (0,), np.dtype(np.uint8))
+    return Bound(binding, None, (0,), np.dtype(np.uint8), channel)
 
 
 def split_rows(rows: int, size: int) -> tuple[int, ...]:
@@ -315,12 +352,14 @@ def split_rows(rows: int, size: int) -> tuple[int, ...]:
     return tuple(short + (rank < longer) for rank in range(size))
 
 
-def agree_on_out(channel: Channel, said: str, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+def agree_on_out(
+    channel: Channel, said: str, out: Any, shape: tuple[int, ...], dtype: np.dtype, kind: str = HOST
+) -> None:
     """For results whose shape is known late: raise on every rank where ``out`` does not fit on some."""
     error: Exception | None = None
     try:
         if out is not None:
-            check_out(out, shape, dtype)
+            check_out(out, shape, dtype, kind=kind)
     except (TypeError, ValueError) as caught:
         error = caught
     channel.agree(said, said, error)
@@ -336,10 +375,12 @@ def _kept(
     counts: tuple[int, ...],
     root: int,
     said: str,
+    device: Any,
 ) -> Binding:
+    key += () if device is None else (DEVICE, way())
     binding = channel.find(key) if manner.keep else None
     if binding is None:
-        binding = Binding(channel, collective, algorithm, None, dtype, counts, root, said, manner.native)
+        binding = Binding(channel, collective, algorithm, None, dtype, counts, root, said, manner.native, device)
         if manner.keep:
             channel.keep(key, binding)
     return binding

@@ -86,7 +86,11 @@ class Flight:
 
 def arranged(bound: Bound, out: np.ndarray | None, wanted: bool = True) -> Arrangement:
     """The memory for a result in ``out`` (which fits; None: a new array). wanted: whether this rank gets the result."""
-    binding, x, shape, dtype = bound
+    if bound.device is not None:
+        from hpcml.collectives.device.arrangement import arranged as arranged_on_device
+
+        return arranged_on_device(bound, out, wanted)
+    binding, x, shape, dtype = bound[:4]
     source = NOTHING if x is None else packed(x)
     fresh = None if x is None or source is x else x
     if not wanted:

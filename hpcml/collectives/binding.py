@@ -14,12 +14,12 @@ from hpcml.collectives import algorithms, choice, shared
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.choice import Choice
 from hpcml.collectives.errors import ArgumentError
-from hpcml.collectives.layouts import layout
+from hpcml.collectives.lowering import lowered
 from hpcml.collectives.machine import Machine
 from hpcml.collectives.native import Native, reducible
 from hpcml.collectives.ops import Op
 from hpcml.collectives.program import Program, make_program
-from hpcml.collectives.table import Table, lower
+from hpcml.collectives.table import Table
 
 IN_PLACE = ("allreduce", "reduce", "broadcast", "scan", "exscan")  # which can leave the result where the input was
 # Collectives in which each rank holds, or gets, a part of its own.
@@ -32,6 +32,7 @@ class Binding:
     counts: items of each rank's part for `PARTS`; those that rank s has for rank d, at s·p + d, for alltoall; else
     ``(n,)``. algorithm: a name from `algorithms`, or ``"auto"``.
     said: the call in words, the same on every rank. native: whether "auto" may take the MPI library's own.
+    device: the runtime of the GPU whose memory it works on (see `hpcml.collectives.device`); None: the host's.
     Collective: ranks make their bindings in the same order.
     """
 
@@ -46,15 +47,29 @@ class Binding:
         root: int = 0,
         said: str = "",
         native: bool = True,
+        device: Any = None,
     ):
         self.said = said
         self._channel, self._collective, self._op, self._dtype = channel, collective, op, dtype
         self._counts, self._root = counts, root
         self.nbytes = sum(counts) * dtype.itemsize // (channel.size if collective == "alltoall" else 1)
         self.may_be_in_place = collective in IN_PLACE
-        taken = chosen(channel.machine, collective, algorithm, op, dtype, self.nbytes, native, root)
+        self._device = device
+        if device is not None:
+            from hpcml.collectives.device import links, transport
+
+            self._links = links.links_of(channel, device)
+            taken: Any = transport.taken(
+                channel, self._links, collective, algorithm, op, dtype, counts, self.nbytes, root
+            )
+            self._way = taken
+        else:
+            taken = chosen(channel.machine, collective, algorithm, op, dtype, self.nbytes, native, root)
         self.algorithm, self.segments = taken.algorithm, taken.segments
-        self._staged = native and choice.is_staged(channel.machine, collective, self.algorithm)
+        self._host: Binding | None = None
+        if device is not None and taken.way == "host":
+            self._host = Binding(channel, collective, algorithm, op, dtype, counts, root, said, native)
+        self._staged = device is None and native and choice.is_staged(channel.machine, collective, self.algorithm)
         if self.algorithm == shared.NAME or self._staged:  # what a channel keeps for it
             self.nbytes += min(4 * self.nbytes + 4096, shared.ROOM) * channel.size
         self.tag = channel.next_tag()
@@ -113,9 +128,14 @@ class Binding:
 
     def _make(self, in_place: bool) -> Program:
         channel = self._channel
+        of = self._collective, self._op, self._dtype, self._counts, self._root
+        if self._device is not None:
+            from hpcml.collectives.device.program import make
+
+            on_host = None if self._host is None else self._host._make(False)
+            return make(channel, self._links, self._way, *of, self.tag, in_place, on_host)
         if self.algorithm == "native":
             return Native(channel, self._collective, self._op, self._dtype, self._counts, self._root)
-        of = self._collective, self._op, self._dtype, self._counts, self._root
         if self.algorithm == shared.NAME:
             from hpcml.collectives.shared.program import Shared
 
@@ -128,33 +148,8 @@ class Binding:
 
     def table(self, in_place: bool) -> Table:
         """The steps of this rank."""
-        channel = self._channel
-        algorithm = algorithms.named(self._collective, self.algorithm)
-        blocks = algorithm.blocks(channel.size, self.segments)
-        return lower(
-            algorithm.schedule(
-                channel.rank,
-                channel.size,
-                self._root,
-                self.segments,
-                *algorithm.by_nodes(channel.size, channel.machine.lanes),
-            ),
-            channel.rank,
-            channel.size,
-            layout(
-                self._collective,
-                channel.rank,
-                channel.size,
-                self._counts,
-                blocks,
-                self._dtype.itemsize,
-                self._root,
-                in_place,
-            ),
-            self._dtype.itemsize,
-            finish=self._op is not None and self._op.finishes,
-            empty=self._collective == "barrier",
-        )
+        of = self._op, self._dtype, self._counts, self._root
+        return lowered(self._channel, self._collective, self.algorithm, self.segments, *of, in_place)
 
 
 def chosen(

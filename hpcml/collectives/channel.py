@@ -66,6 +66,7 @@ class Channel:
         self._kept_bytes = 0
         self.rooms = Rooms()
         self._tags = self._flights = 0
+        self.links: Any = None  # for arrays in GPU memory, once there are any (see `hpcml.collectives.device`)
         self._half_tags: int = (MPI.COMM_WORLD.Get_attr(MPI.TAG_UB) or 32767) // 2
         self.token = 0  # what no other channel has, not even one whose communicator was freed before
         with failures.deaths_of(self):
@@ -143,6 +144,7 @@ class Channel:
 
     def free(self) -> None:
         self.freed = True
+        self.links = None
         self.bindings.clear()
         self._latest = None
         open_channels().discard(self)

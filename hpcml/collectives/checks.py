@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpcml.collectives import algorithms, shared
+from hpcml.collectives.arrays import DEVICE, ON_A_GPU, kind_of
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.errors import ArgumentError
 from hpcml.collectives.manner import Manner
@@ -52,8 +53,8 @@ def plain(root: Any) -> Any:
     return int(root) if isinstance(root, np.integer) else root
 
 
-def rows_in_words(x: np.ndarray) -> str:
-    return f"{x.dtype}[rows{''.join(f', {n}' for n in x.shape[1:])}]"
+def rows_in_words(x: Any) -> str:
+    return f"{x.dtype}[rows{''.join(f', {n}' for n in x.shape[1:])}]" + ON_A_GPU * (kind_of(x) == DEVICE)
 
 
 def options_in_words(**options: Any) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import choice, ops, shared
 from hpcml.collectives.arguments import OpLike
-from hpcml.collectives.arrays import as_array, describe
+from hpcml.collectives.arrays import DEVICE, as_array, describe, kind_of
 from hpcml.collectives.binding import chosen
 from hpcml.collectives.bounds import lower_bound
-from hpcml.collectives.channel import channel_of
+from hpcml.collectives.channel import Channel, channel_of
 from hpcml.collectives.contracts import CONTRACTS
 from hpcml.collectives.errors import ArgumentError
 from hpcml.collectives.machine import Machine
@@ -68,7 +67,8 @@ def explain(
 
         print(hc.explain("allreduce", gradient))
     """
-    machine = channel_of(comm).machine
+    channel = channel_of(comm)
+    machine = channel.machine
     try:
         if collective not in CONTRACTS:
             raise ValueError(f"unknown collective {collective!r}: expected one of {', '.join(CONTRACTS)}")
@@ -76,7 +76,11 @@ def explain(
         found = ops.find(op) if collective in ops.REDUCTIONS else None
         if found is not None:
             ops.check_dtype(found, array.dtype)
-        taken = chosen(machine, collective, algorithm, found, array.dtype, array.nbytes)
+        taken: Any
+        if kind_of(array) == DEVICE:
+            taken = _on_device(channel, collective, algorithm, found, array)
+        else:
+            taken = chosen(machine, collective, algorithm, found, array.dtype, array.nbytes)
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"explain: {error}") from error
     others = choice.predicted(machine, collective, array.nbytes)
@@ -90,7 +94,7 @@ def explain(
         _said(machine),
         taken.algorithm,
         1 if choice.is_staged(machine, collective, taken.algorithm) else taken.segments,
-        _path(machine, collective, taken.algorithm, found, array),
+        _path(machine, collective, taken, found, array),
         taken.why,
         seconds,
         lower_bound(collective, machine.size, total, network).seconds,
@@ -99,10 +103,25 @@ def explain(
     )
 
 
-def _path(machine: Machine, collective: str, algorithm: str, op: ops.Op | None, x: np.ndarray) -> str:
+def _on_device(channel: Channel, collective: str, algorithm: str, op: ops.Op | None, x: Any) -> Any:
+    """The way that an array in GPU memory takes."""
+    from hpcml.collectives.device.links import links_of
+    from hpcml.collectives.device.transport import taken
+
+    links = links_of(channel, x.runtime)
+    counts = (x.size,)
+    return taken(channel, links, collective, algorithm, op, x.dtype, counts, x.nbytes, 0)
+
+
+def _path(machine: Machine, collective: str, taken: Any, op: ops.Op | None, x: Any) -> str:
     """Who moves and folds the data."""
     from hpcml.collectives.fold import has_kernel
 
+    algorithm = taken.algorithm
+    if kind_of(x) == DEVICE:
+        from hpcml.collectives.device.transport import WAYS
+
+        return f"{taken.way}: {WAYS[taken.way]}, on {x.runtime.name}"
     if algorithm == shared.NAME:
         compiled = op is None or has_kernel(op, x.dtype)
         return "memory that the ranks of the node share, without messages" + ", folded by Python" * (not compiled)

@@ -22,7 +22,7 @@ from hpcml.collectives.manner import BLOCKING, Manner
 from hpcml.collectives.request import Steps
 
 
-def broadcast(x: Any, root: int = 0, algorithm: str = "auto", comm: MPI.Comm | None = None) -> Any:
+def broadcast(x: Any, root: int = 0, algorithm: str = "auto", comm: MPI.Comm | None = None, stream: Any = None) -> Any:
     """The root's ``x`` on every rank, written into every rank's ``x``, which is also returned.
 
     Called by every rank with a writable array of the same shape and dtype, or with a list, tuple or dict of such
@@ -35,7 +35,7 @@ def broadcast(x: Any, root: int = 0, algorithm: str = "auto", comm: MPI.Comm | N
     """
     channel = channel_of(comm)
     done = again(channel, "broadcast", x, None, algorithm, x, root)
-    return done if done is not NEW else request.run(broadcast_steps(channel, BLOCKING, x, root, algorithm))
+    return done if done is not NEW else request.run(broadcast_steps(channel, BLOCKING.on(stream), x, root, algorithm))
 
 
 def scatter(
@@ -45,6 +45,7 @@ def scatter(
     out: Any = None,
     comm: MPI.Comm | None = None,
     counts: Sequence[int] | None = None,
+    stream: Any = None,
 ) -> Any:
     """Rank r's part of the root's ``x``: the r-th of ``numpy.array_split(x, size)``, along axis 0.
 
@@ -56,7 +57,7 @@ def scatter(
     Raises:
         ArgumentError: root out of range, unknown algorithm, an array without axes; on every rank.
     """
-    return request.run(scatter_steps(channel_of(comm), BLOCKING, x, root, algorithm, out, counts))
+    return request.run(scatter_steps(channel_of(comm), BLOCKING.on(stream), x, root, algorithm, out, counts))
 
 
 def gather(
@@ -66,6 +67,7 @@ def gather(
     out: Any = None,
     comm: MPI.Comm | None = None,
     counts: Sequence[int] | None = None,
+    stream: Any = None,
 ) -> Any:
     """All ranks' parts, concatenated along axis 0 in rank order, on ``root``; None on the others.
 
@@ -84,7 +86,7 @@ def gather(
     done = parts_again(channel, "gather", part, algorithm, out, root, counts, wanted=channel.rank == root)
     if done is not NEW:
         return done
-    return request.run(parts_steps(channel, BLOCKING, "gather", part, algorithm, out, root, counts))
+    return request.run(parts_steps(channel, BLOCKING.on(stream), "gather", part, algorithm, out, root, counts))
 
 
 def allgather(
@@ -93,6 +95,7 @@ def allgather(
     out: Any = None,
     comm: MPI.Comm | None = None,
     counts: Sequence[int] | None = None,
+    stream: Any = None,
 ) -> Any:
     """All ranks' parts, concatenated along axis 0 in rank order, on every rank. As `gather` in all else.
 
@@ -102,10 +105,10 @@ def allgather(
     done = parts_again(channel, "allgather", part, algorithm, out, 0, counts)
     if done is not NEW:
         return done
-    return request.run(parts_steps(channel, BLOCKING, "allgather", part, algorithm, out, 0, counts))
+    return request.run(parts_steps(channel, BLOCKING.on(stream), "allgather", part, algorithm, out, 0, counts))
 
 
-def alltoall(x: Any, algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None) -> Any:
+def alltoall(x: Any, algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None, stream: Any = None) -> Any:
     """Rank s's part for rank d goes to d: the d-th of ``numpy.array_split(x, size)``, along axis 0.
 
     Called by every rank with an array of the same shape and dtype; every rank gets what all have for it, in rank
@@ -117,11 +120,16 @@ def alltoall(x: Any, algorithm: str = "auto", out: Any = None, comm: MPI.Comm | 
     """
     channel = channel_of(comm)
     done = again(channel, "alltoall", x, None, algorithm, out)
-    return done if done is not NEW else request.run(alltoall_steps(channel, BLOCKING, x, algorithm, out))
+    return done if done is not NEW else request.run(alltoall_steps(channel, BLOCKING.on(stream), x, algorithm, out))
 
 
 def alltoallv(
-    x: Any, counts: Sequence[int], algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None
+    x: Any,
+    counts: Sequence[int],
+    algorithm: str = "auto",
+    out: Any = None,
+    comm: MPI.Comm | None = None,
+    stream: Any = None,
 ) -> tuple[Any, np.ndarray]:
     """As `alltoall` with parts of any length: the first ``counts[0]`` rows of ``x`` go to rank 0, and so on.
 
@@ -138,7 +146,7 @@ def alltoallv(
         order = np.argsort(owner, kind="stable")
         rows, came = hc.alltoallv(rows[order], np.bincount(owner, minlength=comm.size))
     """
-    return request.run(alltoallv_steps(channel_of(comm), BLOCKING, x, counts, algorithm, out))
+    return request.run(alltoallv_steps(channel_of(comm), BLOCKING.on(stream), x, counts, algorithm, out))
 
 
 def barrier(algorithm: str = "auto", comm: MPI.Comm | None = None) -> None:
@@ -149,8 +157,8 @@ def barrier(algorithm: str = "auto", comm: MPI.Comm | None = None) -> None:
 def broadcast_steps(channel: Channel, manner: Manner, x: Any, root: int, algorithm: str) -> Steps:
     if not structure.is_structure(x):
         bound = arguments.same_everywhere(channel, manner, "broadcast", x, None, algorithm, root, x)
-        (result,) = yield [kept_in_place(bound)]
-        return result
+        yield [kept_in_place(bound)]
+        return x
     structure.agree(channel, manner, "broadcast", x, x)
     fused = structure.Fused(x)
     bounds = [
@@ -186,6 +194,11 @@ def parts_steps(
         (result,) = yield [arranged(bound, out, wanted)]
         return result
     rows = structure.agree_on_parts(channel, collective, part, counts)
+    if structure.on_device(part):  # leaf by leaf: bytes of the device are not put together with those of the host
+        pieces = []
+        for _, leaf in structure.leaves(part):
+            pieces.append((yield from parts_steps(channel, manner, collective, leaf, algorithm, None, root)))
+        return structure.filled(part, pieces, out) if wanted else None
     arrays = [np.atleast_1d(leaf) for _, leaf in structure.leaves(part)]
     message = np.concatenate([np.empty(0, np.uint8), *(_as_bytes(a) for a in arrays)])
     bound = arguments.parts(channel, manner, collective, message, algorithm, root)
@@ -236,6 +249,12 @@ def _scatter_structure(
         error = caught
     channel.agree("scatter", f"scatter(root={root}, algorithm={algorithm!r})", error)
     skeleton, shapes = pickle.loads(channel.comm.bcast(plan, root))
+    if shapes is None:
+        given = structure.leaves(x if channel.rank == root else skeleton)
+        parts = []
+        for _, leaf in given:
+            parts.append((yield from scatter_steps(channel, manner, leaf, root, algorithm, None, None)))
+        return structure.filled(skeleton, parts, out)
     sizes = tuple(sum(prod(s[r][0]) * s[r][1].itemsize for s in shapes) for r in range(channel.size))
     mine = np.empty(sizes[channel.rank], np.uint8)
     binding = Binding(channel, "scatter", algorithm, None, mine.dtype, sizes, root, native=manner.native)
@@ -251,6 +270,8 @@ def _dealt(x: Any, size: int) -> tuple[bytes, np.ndarray]:
     arrays = [as_array(leaf, f"the array at {path}") for path, leaf in structure.leaves(x)]
     if any(a.ndim == 0 for a in arrays):
         raise ValueError("scatter splits along axis 0, and an array in the root's structure has no axes")
+    if structure.on_device(x):  # leaf by leaf
+        return pickle.dumps((structure.rebuilt(x, list(range(len(arrays)))), None)), np.empty(0, np.uint8)
     parts = [np.array_split(a, size) for a in arrays]
     shapes = [[(part.shape, part.dtype) for part in split] for split in parts]
     plan = pickle.dumps((structure.rebuilt(x, list(range(len(arrays)))), shapes))

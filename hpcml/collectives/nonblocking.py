@@ -28,6 +28,7 @@ def iallreduce(
     comm: MPI.Comm | None = None,
     reproducible: bool = False,
     axis: int | None = None,
+    stream: Any = None,
 ) -> Request:
     """Begin `allreduce`.
 
@@ -38,7 +39,7 @@ def iallreduce(
         under_way.wait()
     """
     channel = channel_of(comm)
-    steps = reduction.allreduce_steps(channel, NONBLOCKING, x, op, algorithm, out, reproducible, axis)
+    steps = reduction.allreduce_steps(channel, NONBLOCKING.on(stream), x, op, algorithm, out, reproducible, axis)
     return Request(channel, steps, several=reproducible or axis is not None)
 
 
@@ -50,10 +51,11 @@ def ireduce(
     out: Any = None,
     comm: MPI.Comm | None = None,
     reproducible: bool = False,
+    stream: Any = None,
 ) -> Request:
     """Begin `reduce`."""
     channel = channel_of(comm)
-    steps = reduction.reduce_steps(channel, NONBLOCKING, x, op, root, algorithm, out, reproducible)
+    steps = reduction.reduce_steps(channel, NONBLOCKING.on(stream), x, op, root, algorithm, out, reproducible)
     return Request(channel, steps, several=reproducible)
 
 
@@ -64,32 +66,47 @@ def ireduce_scatter(
     out: Any = None,
     comm: MPI.Comm | None = None,
     counts: Sequence[int] | None = None,
+    stream: Any = None,
 ) -> Request:
     """Begin `reduce_scatter`."""
     channel = channel_of(comm)
-    return Request(channel, reduction.reduce_scatter_steps(channel, NONBLOCKING, x, op, algorithm, out, counts))
+    return Request(
+        channel, reduction.reduce_scatter_steps(channel, NONBLOCKING.on(stream), x, op, algorithm, out, counts)
+    )
 
 
 def iscan(
-    x: Any, op: OpLike = "sum", algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None
+    x: Any,
+    op: OpLike = "sum",
+    algorithm: str = "auto",
+    out: Any = None,
+    comm: MPI.Comm | None = None,
+    stream: Any = None,
 ) -> Request:
     """Begin `scan`."""
     channel = channel_of(comm)
-    return Request(channel, reduction.scan_steps(channel, NONBLOCKING, "scan", x, op, algorithm, out))
+    return Request(channel, reduction.scan_steps(channel, NONBLOCKING.on(stream), "scan", x, op, algorithm, out))
 
 
 def iexscan(
-    x: Any, op: OpLike = "sum", algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None
+    x: Any,
+    op: OpLike = "sum",
+    algorithm: str = "auto",
+    out: Any = None,
+    comm: MPI.Comm | None = None,
+    stream: Any = None,
 ) -> Request:
     """Begin `exscan`."""
     channel = channel_of(comm)
-    return Request(channel, reduction.scan_steps(channel, NONBLOCKING, "exscan", x, op, algorithm, out))
+    return Request(channel, reduction.scan_steps(channel, NONBLOCKING.on(stream), "exscan", x, op, algorithm, out))
 
 
-def ibroadcast(x: Any, root: int = 0, algorithm: str = "auto", comm: MPI.Comm | None = None) -> Request:
+def ibroadcast(
+    x: Any, root: int = 0, algorithm: str = "auto", comm: MPI.Comm | None = None, stream: Any = None
+) -> Request:
     """Begin `broadcast`."""
     channel = channel_of(comm)
-    return Request(channel, movement.broadcast_steps(channel, NONBLOCKING, x, root, algorithm))
+    return Request(channel, movement.broadcast_steps(channel, NONBLOCKING.on(stream), x, root, algorithm))
 
 
 def iscatter(
@@ -99,10 +116,11 @@ def iscatter(
     out: Any = None,
     comm: MPI.Comm | None = None,
     counts: Sequence[int] | None = None,
+    stream: Any = None,
 ) -> Request:
     """Begin `scatter`."""
     channel = channel_of(comm)
-    return Request(channel, movement.scatter_steps(channel, NONBLOCKING, x, root, algorithm, out, counts))
+    return Request(channel, movement.scatter_steps(channel, NONBLOCKING.on(stream), x, root, algorithm, out, counts))
 
 
 def igather(
@@ -112,10 +130,13 @@ def igather(
     out: Any = None,
     comm: MPI.Comm | None = None,
     counts: Sequence[int] | None = None,
+    stream: Any = None,
 ) -> Request:
     """Begin `gather`."""
     channel = channel_of(comm)
-    return Request(channel, movement.parts_steps(channel, NONBLOCKING, "gather", part, algorithm, out, root, counts))
+    return Request(
+        channel, movement.parts_steps(channel, NONBLOCKING.on(stream), "gather", part, algorithm, out, root, counts)
+    )
 
 
 def iallgather(
@@ -124,24 +145,34 @@ def iallgather(
     out: Any = None,
     comm: MPI.Comm | None = None,
     counts: Sequence[int] | None = None,
+    stream: Any = None,
 ) -> Request:
     """Begin `allgather`."""
     channel = channel_of(comm)
-    return Request(channel, movement.parts_steps(channel, NONBLOCKING, "allgather", part, algorithm, out, 0, counts))
+    return Request(
+        channel, movement.parts_steps(channel, NONBLOCKING.on(stream), "allgather", part, algorithm, out, 0, counts)
+    )
 
 
-def ialltoall(x: Any, algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None) -> Request:
+def ialltoall(
+    x: Any, algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None, stream: Any = None
+) -> Request:
     """Begin `alltoall`."""
     channel = channel_of(comm)
-    return Request(channel, movement.alltoall_steps(channel, NONBLOCKING, x, algorithm, out))
+    return Request(channel, movement.alltoall_steps(channel, NONBLOCKING.on(stream), x, algorithm, out))
 
 
 def ialltoallv(
-    x: Any, counts: Sequence[int], algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None
+    x: Any,
+    counts: Sequence[int],
+    algorithm: str = "auto",
+    out: Any = None,
+    comm: MPI.Comm | None = None,
+    stream: Any = None,
 ) -> Request:
     """Begin `alltoallv`."""
     channel = channel_of(comm)
-    return Request(channel, movement.alltoallv_steps(channel, NONBLOCKING, x, counts, algorithm, out))
+    return Request(channel, movement.alltoallv_steps(channel, NONBLOCKING.on(stream), x, counts, algorithm, out))
 
 
 def ibarrier(algorithm: str = "auto", comm: MPI.Comm | None = None) -> Request:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from mpi4py import MPI
 
 from hpcml.collectives import movement, reduction, structure
@@ -85,15 +84,16 @@ class Plan:
 
 def plan(
     collective: str,
-    x: np.ndarray | None = None,
+    x: Any = None,
     *,
     op: OpLike = "sum",
     algorithm: str = "auto",
     root: int = 0,
-    out: np.ndarray | None = None,
+    out: Any = None,
     comm: MPI.Comm | None = None,
     counts: Sequence[int] | None = None,
     background: bool = False,
+    stream: Any = None,
 ) -> Plan:
     """A persistent ``collective`` of ``x``: any of `COLLECTIVES`, by name.
 
@@ -114,7 +114,7 @@ def plan(
     channel = channel_of(comm)
     if structure.is_structure(x):
         raise TypeError(f"a plan is for one array, not for a {type(x).__name__} of arrays: make one for each")
-    manner = PERSISTENT_BACKGROUND if background else PERSISTENT
+    manner = (PERSISTENT_BACKGROUND if background else PERSISTENT).on(stream)
     (arrangement,) = next(_steps(channel, manner, collective, x, op, algorithm, root, out, counts))
     return Plan(channel, collective, arrangement, background)
 

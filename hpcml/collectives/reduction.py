@@ -12,6 +12,7 @@ from hpcml.collectives import ops, request, structure
 from hpcml.collectives.again import NEW, again
 from hpcml.collectives.arguments import OpLike, same_everywhere
 from hpcml.collectives.arrangement import arranged
+from hpcml.collectives.arrays import DEVICE, HOST, as_array, kind_of
 from hpcml.collectives.channel import Channel, channel_of
 from hpcml.collectives.manner import BLOCKING, Manner
 from hpcml.collectives.reproducible import depends_on_order
@@ -27,6 +28,7 @@ def allreduce(
     comm: MPI.Comm | None = None,
     reproducible: bool = False,
     axis: int | None = None,
+    stream: Any = None,
 ) -> Any:
     """The fold of ``x`` over all ranks, on every rank; the same bits on each.
 
@@ -59,7 +61,7 @@ def allreduce(
     done = again(channel, "allreduce", x, op, algorithm, out) if axis is None and not reproducible else NEW
     if done is not NEW:
         return done
-    return request.run(allreduce_steps(channel, BLOCKING, x, op, algorithm, out, reproducible, axis))
+    return request.run(allreduce_steps(channel, BLOCKING.on(stream), x, op, algorithm, out, reproducible, axis))
 
 
 def reduce(
@@ -70,6 +72,7 @@ def reduce(
     out: Any = None,
     comm: MPI.Comm | None = None,
     reproducible: bool = False,
+    stream: Any = None,
 ) -> Any:
     """The fold of ``x`` over all ranks, on ``root``; None on the others.
 
@@ -81,7 +84,7 @@ def reduce(
         done = again(channel, "reduce", x, op, algorithm, out, root, wanted=channel.rank == root)
         if done is not NEW:
             return done
-    return request.run(reduce_steps(channel, BLOCKING, x, op, root, algorithm, out, reproducible))
+    return request.run(reduce_steps(channel, BLOCKING.on(stream), x, op, root, algorithm, out, reproducible))
 
 
 def reduce_scatter(
@@ -91,6 +94,7 @@ def reduce_scatter(
     out: Any = None,
     comm: MPI.Comm | None = None,
     counts: Sequence[int] | None = None,
+    stream: Any = None,
 ) -> Any:
     """Rank r's part of the fold of ``x`` over all ranks: the r-th of ``numpy.array_split(fold, size)``, along axis 0.
 
@@ -108,10 +112,17 @@ def reduce_scatter(
     done = again(channel, "reduce_scatter", x, op, algorithm, out, counts=counts)
     if done is not NEW:
         return done
-    return request.run(reduce_scatter_steps(channel, BLOCKING, x, op, algorithm, out, counts))
+    return request.run(reduce_scatter_steps(channel, BLOCKING.on(stream), x, op, algorithm, out, counts))
 
 
-def scan(x: Any, op: OpLike = "sum", algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None) -> Any:
+def scan(
+    x: Any,
+    op: OpLike = "sum",
+    algorithm: str = "auto",
+    out: Any = None,
+    comm: MPI.Comm | None = None,
+    stream: Any = None,
+) -> Any:
     """On rank r, the fold of ``x`` over ranks 0 … r, in rank order: prefix sums.
 
     Called by every rank with an array of the same shape and dtype. ⌈lg p⌉ rounds of n bytes. A mean is not defined.
@@ -119,15 +130,22 @@ def scan(x: Any, op: OpLike = "sum", algorithm: str = "auto", out: Any = None, c
     Raises:
         ArgumentError, MismatchError: as `allreduce`.
     """
-    return request.run(scan_steps(channel_of(comm), BLOCKING, "scan", x, op, algorithm, out))
+    return request.run(scan_steps(channel_of(comm), BLOCKING.on(stream), "scan", x, op, algorithm, out))
 
 
-def exscan(x: Any, op: OpLike = "sum", algorithm: str = "auto", out: Any = None, comm: MPI.Comm | None = None) -> Any:
+def exscan(
+    x: Any,
+    op: OpLike = "sum",
+    algorithm: str = "auto",
+    out: Any = None,
+    comm: MPI.Comm | None = None,
+    stream: Any = None,
+) -> Any:
     """On rank r, the fold of ``x`` over ranks 0 … r−1; None on rank 0, which leaves ``out`` as it is.
 
     As `scan` in all else, with one round more.
     """
-    return request.run(scan_steps(channel_of(comm), BLOCKING, "exscan", x, op, algorithm, out))
+    return request.run(scan_steps(channel_of(comm), BLOCKING.on(stream), "exscan", x, op, algorithm, out))
 
 
 def allreduce_steps(
@@ -146,7 +164,7 @@ def allreduce_steps(
             channel.agree("allreduce", said, ValueError("axis is for one array, not for a structure"))
         return (yield from _structure(channel, manner, "allreduce", x, op, algorithm, out, 0, reproducible))
     if reproducible and depends_on_order(x, op):
-        return (yield from reproducible_steps(channel, manner, "allreduce", x, op, algorithm, out, axis=axis))
+        return (yield from _reproducible(channel, manner, "allreduce", x, op, algorithm, out, 0, axis))
     if axis is not None:
         return (yield from _along_axis(channel, manner, x, op, algorithm, out, axis))
     return (yield from _reduced(channel, manner, "allreduce", x, op, algorithm, out, 0))
@@ -165,7 +183,7 @@ def reduce_steps(
     if structure.is_structure(x):
         return (yield from _structure(channel, manner, "reduce", x, op, algorithm, out, root, reproducible))
     if reproducible and depends_on_order(x, op):
-        return (yield from reproducible_steps(channel, manner, "reduce", x, op, algorithm, out, root))
+        return (yield from _reproducible(channel, manner, "reduce", x, op, algorithm, out, root))
     return (yield from _reduced(channel, manner, "reduce", x, op, algorithm, out, root))
 
 
@@ -202,12 +220,15 @@ def _reduced(
 
 def _for_mean(x: Any, op: OpLike) -> Any:
     """Means of integers are float64, as NumPy's are."""
-    return np.asarray(x, np.float64) if _is_mean(op) and np.asarray(x).dtype.kind in "iub" else x
+    if not _is_mean(op) or as_array(x).dtype.kind not in "iub":
+        return x
+    return np.asarray(x, np.float64) if kind_of(x) == HOST else as_array(x).as_double()
 
 
 def _as_given(x: Any, result: Any, out: Any) -> Any:
     """A NumPy scalar where a number was given."""
-    return result if isinstance(x, np.ndarray) or result is None or out is not None else result[()]
+    as_it_is = result is None or out is not None or kind_of(x) == DEVICE
+    return result if as_it_is or isinstance(x, np.ndarray) else result[()]
 
 
 def _structure(
@@ -227,7 +248,7 @@ def _structure(
     if reproducible:
         delivered = []
         for flat in fused.messages:
-            steps = reproducible_steps if depends_on_order(flat, op) else _reduced
+            steps = _reproducible if depends_on_order(flat, op) else _reduced
             given = _for_mean(flat, op)
             delivered.append((yield from steps(channel, manner, collective, given, op, algorithm, given, root)))
         return structure.filled(x, fused.pieces(delivered), out) if wanted else None
@@ -243,25 +264,75 @@ def _structure(
 
 def _along_axis(channel: Channel, manner: Manner, x: Any, op: OpLike, algorithm: str, out: Any, axis: int) -> Steps:
     error: Exception | None = None
-    local = count = np.zeros(())
+    local: Any = np.zeros(())
+    count = np.zeros(())
     try:
-        x = np.asarray(x)
+        x = as_array(x, stream=manner.stream)
         found = ops.find(op)
         if axis != 0 or x.ndim == 0:
             raise ValueError(f"axis={axis} of an array of {x.ndim} axes: only axis=0 can be folded")
         if found.ufunc is None:
             raise ValueError("axis=0 needs one of hpcml's own ops, not an MPI.Op")
         ops.check_dtype(found, x.dtype)
-        local, count = found.ufunc.reduce(x, axis=0, dtype=x.dtype), np.array(len(x))
+        local = found.ufunc.reduce(x, axis=0, dtype=x.dtype) if kind_of(x) == HOST else _folded_rows(x, found)
+        count = np.array(len(x))
     except (TypeError, ValueError) as caught:
         error = caught
     channel.agree("allreduce", f"allreduce(axis={axis}, op={op!r})", error)
-    local = np.asarray(local)
+    local = as_array(local)
     if not _is_mean(op):
         return (yield from _reduced(channel, manner, "allreduce", local, op, algorithm, out, 0))
     total = yield from _reduced(channel, manner, "allreduce", local, "sum", algorithm, out, 0)
     rows = yield from _reduced(channel, manner, "allreduce", count, "sum", "auto", None, 0)
+    if kind_of(total) == DEVICE:
+        return _divided(total, int(rows))
     return np.divide(total, rows, out=out, dtype=total.dtype)
+
+
+def _reproducible(
+    channel: Channel,
+    manner: Manner,
+    collective: str,
+    x: Any,
+    op: OpLike,
+    algorithm: str,
+    out: Any,
+    root: int,
+    axis: int | None = None,
+) -> Steps:
+    """Of an array in GPU memory, on a copy in the host's, where exact sums are made."""
+    if kind_of(x) == HOST:
+        return (yield from reproducible_steps(channel, manner, collective, x, op, algorithm, out, root, axis))
+    given = as_array(x, stream=manner.stream)
+    into = None if out is None else as_array(out, stream=manner.stream)
+    landing = None if into is None else np.empty(into.shape, into.dtype)
+    host = given.to_host()
+    result = yield from reproducible_steps(channel, manner, collective, host, op, algorithm, landing, root, axis)
+    if result is None:
+        return None
+    if into is None:
+        return _on_device(given, np.asarray(result))
+    into.fill_from_host(result)
+    return out
+
+
+def _folded_rows(x: Any, op: ops.Op) -> Any:
+    from hpcml.collectives.device.rows import folded_rows
+
+    return folded_rows(x, op)
+
+
+def _divided(total: Any, rows: int) -> Any:
+    from hpcml.collectives.device.rows import divide
+
+    divide(as_array(total), rows)
+    return total
+
+
+def _on_device(like: Any, array: np.ndarray) -> Any:
+    from hpcml.collectives.device.rows import from_host
+
+    return from_host(like, array)
 
 
 def _is_mean(op: OpLike) -> bool:

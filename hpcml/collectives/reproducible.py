@@ -13,7 +13,7 @@ import numpy as np
 from hpcml.collectives import ops
 from hpcml.collectives.arguments import OpLike, same_everywhere
 from hpcml.collectives.arrangement import NOTHING, arranged
-from hpcml.collectives.arrays import new, packed
+from hpcml.collectives.arrays import as_array, new, packed
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.exact import arguments, ordering
 from hpcml.collectives.exact.terms import real, working
@@ -25,7 +25,7 @@ PAIR = 2  # ranks up to which a plain sum is one addition, which gives the exact
 
 def depends_on_order(x: Any, op: OpLike) -> bool:
     """Whether the bits of a fold of arrays like ``x`` depend on its order. Means of integers are means of float64."""
-    return np.asarray(x).dtype.kind not in "iub" or (isinstance(op, str) and op == "mean")
+    return as_array(x).dtype.kind not in "iub" or (isinstance(op, str) and op == "mean")
 
 
 def reduction_steps(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from hpcml.collectives.arrays import as_array, check_out, describe, new
+from hpcml.collectives.arrays import DEVICE, as_array, check_out, describe, kind_of, new, with_an_axis
 from hpcml.collectives.channel import Channel
+from hpcml.collectives.checks import rows_in_words
 from hpcml.collectives.errors import ArgumentError
 from hpcml.collectives.manner import Manner
 
@@ -48,12 +51,12 @@ class Fused:
     def __init__(self, x: Any):
         self._arrays = [as_array(leaf, f"the array at {path}") for path, leaf in leaves(x)]
         self._members: list[list[int]] = []
-        self.messages: list[np.ndarray] = []
-        for dtype in sorted({a.dtype for a in self._arrays}, key=str):
-            members = [i for i, a in enumerate(self._arrays) if a.dtype == dtype]
-            flat = new((sum(self._arrays[i].size for i in members),), dtype)
+        self.messages: list[Any] = []
+        for kind, dtype in sorted({_sort_of(a) for a in self._arrays}, key=str):
+            members = [i for i, a in enumerate(self._arrays) if _sort_of(a) == (kind, dtype)]
+            flat = _new(self._arrays[members[0]], sum(self._arrays[i].size for i in members), dtype)
             for i, piece in zip(members, self._cut(flat, members), strict=True):
-                piece.reshape(self._arrays[i].shape)[...] = self._arrays[i]
+                put(piece, self._arrays[i])
             self._members.append(members)
             self.messages.append(flat)
 
@@ -62,23 +65,61 @@ class Fused:
         pieces: list[Any] = [None] * len(self._arrays)
         for members, result in zip(self._members, results, strict=True):
             for i, piece in zip(members, self._cut(result, members), strict=True):
-                pieces[i] = piece.reshape(self._arrays[i].shape)
+                pieces[i] = piece
         return pieces
 
-    def _cut(self, flat: np.ndarray, members: list[int]) -> list[np.ndarray]:
-        return np.split(flat, np.cumsum([self._arrays[i].size for i in members])[:-1])
+    def _cut(self, flat: Any, members: list[int]) -> list[Any]:
+        """In the leaves' shapes."""
+        arrays = [self._arrays[i] for i in members]
+        starts = [0, *accumulate(a.size for a in arrays)]
+        flat = as_array(flat)
+        if kind_of(flat) == DEVICE:
+            cut = ((flat.part(start, a.shape), a) for start, a in zip(starts, arrays, strict=False))
+            return [replace(piece, kind=a.kind) for piece, a in cut]
+        return [flat[start : start + a.size].reshape(a.shape) for start, a in zip(starts, arrays, strict=False)]
 
 
 def filled(x: Any, pieces: list[np.ndarray], out: Any) -> Any:
     """``out`` with the pieces written to its leaves; without ``out``, a structure like ``x`` made of them."""
     if out is None:
-        return rebuilt(x, pieces)
+        return rebuilt(x, [given(piece) for piece in pieces])
     targets = leaves(out)
     for (path, leaf), piece in zip(targets, pieces, strict=True):
-        check_out(leaf, piece.shape, piece.dtype, f"out{path}")
+        check_out(leaf, piece.shape, piece.dtype, f"out{path}", kind_of(piece))
     for (_, leaf), piece in zip(targets, pieces, strict=True):
-        leaf[...] = piece
+        put(leaf, piece)
     return out
+
+
+def on_device(x: Any) -> bool:
+    """Whether an array of the structure is in GPU memory."""
+    return any(kind_of(leaf) == DEVICE for _, leaf in leaves(x))
+
+
+def put(to: Any, array: Any) -> None:
+    """Copy an array to one of its shape and kind."""
+    if kind_of(to) == DEVICE:
+        as_array(to).fill_from(as_array(array))
+    else:
+        to[...] = array
+
+
+def given(piece: Any) -> Any:
+    """What the caller gets."""
+    return piece.given() if kind_of(piece) == DEVICE and hasattr(piece, "given") else piece
+
+
+def _sort_of(array: Any) -> tuple[str, np.dtype]:
+    """What arrays of one message have in common: where they are, and the data type."""
+    return kind_of(array), array.dtype
+
+
+def _new(like: Any, count: int, dtype: np.dtype) -> Any:
+    if kind_of(like) == DEVICE:
+        from hpcml.collectives.device.arrays import new_like
+
+        return new_like(like, (count,), dtype)
+    return new((count,), dtype)
 
 
 def agree(channel: Channel, manner: Manner, call: str, x: Any, out: Any = None) -> None:
@@ -91,7 +132,8 @@ def agree(channel: Channel, manner: Manner, call: str, x: Any, out: Any = None) 
             raise ValueError(f"out has the structure ({_signature(out)}), x ({_signature(x)})")
         if out is not None:
             for path, leaf in leaves(out):
-                check_out(leaf, np.shape(leaf), as_array(leaf).dtype, f"the array at {path}")
+                array = as_array(leaf, f"the array at {path}")
+                check_out(leaf, array.shape, array.dtype, f"the array at {path}", kind_of(leaf))
     except (TypeError, ValueError) as caught:
         error = caught
     if not manner.agree and not channel.checked:
@@ -113,9 +155,9 @@ def agree_on_parts(channel: Channel, call: str, x: Any, counts: Sequence[int] | 
     try:
         if counts is not None:
             raise ValueError("counts is for one array, not for a structure: its arrays may differ in length")
-        arrays = [(path, np.atleast_1d(as_array(leaf, f"the array at {path}"))) for path, leaf in leaves(x)]
+        arrays = [(path, with_an_axis(as_array(leaf, f"the array at {path}"))) for path, leaf in leaves(x)]
         rows = [len(a) for _, a in arrays]
-        said = f"{call}({', '.join(f'{path}: {a.dtype}[rows, *{list(a.shape[1:])}]' for path, a in arrays)})"
+        said = f"{call}({', '.join(f'{path}: {rows_in_words(a)}' for path, a in arrays)})"
     except (TypeError, ValueError) as caught:
         error = caught
     return channel.agree(call, said, error, tell=rows)

@@ -100,6 +100,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--clip-norm", type=positive, metavar="NORM", help="mlp: scale gradients down to this norm")
     add("--reproducible", type=positive_count, metavar="V",
         help="the same parameters, bit for bit, on any number of ranks; mlp: up to V")
+    add("--device", choices=("cpu", "cuda", "auto"), default="cpu",
+        help="mlp: train on the processors, or on GPUs with CuPy; auto: on GPUs if every rank has one (default: cpu)")
     add("--shard", action="store_true", help="mlp: each rank keeps its part of the optimizer's state")
     add("--wire", choices=("float16", "bfloat16"), help="mlp: what gradients are sent as")
     add("--overlap", action=argparse.BooleanOptionalAction,
@@ -145,6 +147,9 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm, categorical
     from hpcml import models
 
     distribution = {name: getattr(args, name) for name in ("clip_norm", "reproducible", "shard", "wire", "overlap")}
+    device = getattr(args, "device", "cpu")  # of a run that began before there was a choice
+    if args.model != "mlp" and device == "cuda":
+        raise hc.CollectiveError("--device cuda: only with --model mlp")
     if args.model != "mlp":
         allowed = ("reproducible",) if args.exact else ()
         wrong = [name for name, value in distribution.items() if value not in (None, False) and name not in allowed]
@@ -181,7 +186,7 @@ def build_model(args: argparse.Namespace, rows: int, comm: MPI.Comm, categorical
         "comm": comm,
     }
     if args.model == "mlp":
-        return models.MLPClassifier(args.hidden, **settings, **distribution)
+        return models.MLPClassifier(args.hidden, **settings, **distribution, device=device)
     return models.SGDClassifier("log_loss" if args.model == "logistic" else "squared_hinge", C=args.C, **settings)
 
 

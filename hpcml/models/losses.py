@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hpcml.models.device import module_of
+
 Loss = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -63,7 +65,7 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
 
 
 def _softmax(scores: np.ndarray, codes: np.ndarray) -> float:
-    rows = np.arange(len(codes))
+    rows = module_of(codes).arange(len(codes))
     # Less the greatest of its row no exponent is above 0, so nothing overflows.
     scores -= scores.max(axis=1, keepdims=True)
     true = scores[rows, codes].sum(dtype=np.float64)
@@ -92,6 +94,6 @@ def _margins(scores: np.ndarray, codes: np.ndarray) -> np.ndarray:
 def _negate_true(scores: np.ndarray, codes: np.ndarray) -> None:
     """Multiply by −y in place: the scores of true classes change their sign, the others (y = −1) stay."""
     if scores.shape[1] == 1:
-        np.negative(scores[:, 0], out=scores[:, 0], where=codes == 1)
+        scores[codes == 1] *= -1
     else:
-        scores[np.arange(len(codes)), codes] *= -1
+        scores[module_of(codes).arange(len(codes)), codes] *= -1

@@ -9,6 +9,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
+from hpcml.models.device import settle, to_host
 from hpcml.models.inputs import features
 from hpcml.models.losses import Loss, decided, outputs, probabilities
 from hpcml.models.network import Passes, initial
@@ -81,9 +82,16 @@ class MinibatchClassifier(Classifier):
         seed = settings.random_state if settings.random_state is not None else comm.bcast(drawn)
         parameters = initial([rows.X.shape[1], *self._hidden(), outputs(len(rows.classes))], dtype, seed)
         objective = Objective(self._loss(), self._penalty(rows.total))
+        xp = settle(settings.placed, comm)
+        classes = rows.classes
+        if xp is not np:
+            parameters = {name: xp.asarray(array) for name, array in parameters.items()}
+            rows = rows._replace(X=xp.asarray(rows.X), y=xp.asarray(rows.y))
+            watched = None if watched is None else watched._replace(X=xp.asarray(watched.X), y=xp.asarray(watched.y))
         with own_cores(comm, most=1 if settings.reproducible else None):
             history = train(parameters, objective, rows, watched, settings, seed, comm, monitor, checkpoints, note)
-        self.classes_, self.parameters_, self.history_ = rows.classes, parameters, history
+        parameters = {name: to_host(array) for name, array in parameters.items()}
+        self.classes_, self.parameters_, self.history_ = classes, parameters, history
         self._remember_columns(rows.X.shape[1], rows.names)
         return self
 

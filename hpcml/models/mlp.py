@@ -28,7 +28,9 @@ class MLPClassifier(ProbabilisticClassifier):
     ``weight_decay``, on all parameters, decoupled (AdamW) for "adam"; ``batch_size``, global; ``epochs``;
     ``random_state``, of initial weights and order of rows (None: another one each time); ``dtype`` of parameters
     and arithmetic, "float32" or "float64"; ``algorithm`` of the all-reduce; ``reproducible``, ``shard``, ``overlap``
-    and ``wire`` as in `hpcml.optim.Distributed`, ``clip_norm`` as in `hpcml.optim.Options`; ``comm``, an mpi4py
+    and ``wire`` as in `hpcml.optim.Distributed`, ``clip_norm`` as in `hpcml.optim.Options`; ``device`` of the
+    training, "cpu", "cuda" (each rank its GPU, or a share of one, with CuPy) or "auto" (that, where every rank has
+    one); ``comm``, an mpi4py
     communicator (None: MPI.COMM_WORLD).
 
     With ``reproducible=8``, say, the rows of all ranks, in their order, are cut into 8 virtual shards, and each batch
@@ -62,6 +64,7 @@ class MLPClassifier(ProbabilisticClassifier):
         overlap: bool | None = None,
         wire: str | None = None,
         clip_norm: float | None = None,
+        device: str = "cpu",
         comm: Any = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
@@ -82,6 +85,7 @@ class MLPClassifier(ProbabilisticClassifier):
         self.overlap = overlap
         self.wire = wire
         self.clip_norm = clip_norm
+        self.device = device
         self.comm = comm
 
     def _hidden(self) -> Sequence[int]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hpcml.models.device import module_of
+
 
 def initial(sizes: Sequence[int], dtype: np.dtype, seed: int) -> dict[str, np.ndarray]:
     """Parameters "W0" (sizes[0], sizes[1]), "b0" (sizes[1],), "W1", …: as in He et al. 2015; biases zero.
@@ -33,27 +35,29 @@ def initial(sizes: Sequence[int], dtype: np.dtype, seed: int) -> dict[str, np.nd
 class Passes:
     """Forward and backward passes of at most ``rows`` rows, in buffers that are allocated here once.
 
-    ``parameters`` are those of ``initial``; they are read in every pass, so an optimizer may update them in
-    place. Attribute ``gradients`` has the keys and shapes of ``parameters``; ``backward`` overwrites it.
+    ``parameters`` are those of ``initial``, of NumPy or CuPy, and all arrays are of that kind; they are read in every
+    pass, so an optimizer may update them in place. Attribute ``gradients`` has the keys and shapes of ``parameters``;
+    ``backward`` overwrites it.
     """
 
     def __init__(self, parameters: dict[str, np.ndarray], rows: int) -> None:
+        self._xp = module_of(parameters["W0"])
         self.layers = len(parameters) // 2
         self.parameters = parameters
-        self.gradients = {name: np.zeros_like(array) for name, array in parameters.items()}
+        self.gradients = {name: self._xp.zeros_like(array) for name, array in parameters.items()}
         biases = [parameters[f"b{layer}"] for layer in range(self.layers)]
-        self._outputs = [np.empty((rows, bias.size), bias.dtype) for bias in biases]
-        self._positive = [np.empty((rows, bias.size), bool) for bias in biases[:-1]]
+        self._outputs = [self._xp.empty((rows, bias.size), bias.dtype) for bias in biases]
+        self._positive = [self._xp.empty((rows, bias.size), bool) for bias in biases[:-1]]
 
     def forward(self, X: np.ndarray) -> np.ndarray:
         """Scores (n, outputs) of ``X`` (n, inputs), n ≤ rows: a view of a buffer, until the next pass."""
         below = X
         for layer, buffer in enumerate(self._outputs):
             out = buffer[: len(X)]
-            np.matmul(below, self.parameters[f"W{layer}"], out=out)
+            self._xp.matmul(below, self.parameters[f"W{layer}"], out=out)
             out += self.parameters[f"b{layer}"]
             if layer < self.layers - 1:
-                np.maximum(out, 0, out=out)
+                self._xp.maximum(out, 0, out=out)
             below = out
         return below
 
@@ -65,13 +69,13 @@ class Passes:
         delta = self._outputs[-1][: len(X)]
         for layer in reversed(range(self.layers)):
             below = X if layer == 0 else self._outputs[layer - 1][: len(X)]
-            np.matmul(below.T, delta, out=self.gradients[f"W{layer}"])
-            np.sum(delta, axis=0, out=self.gradients[f"b{layer}"])
+            self._xp.matmul(below.T, delta, out=self.gradients[f"W{layer}"])
+            self._xp.sum(delta, axis=0, out=self.gradients[f"b{layer}"])
             done(f"W{layer}")
             done(f"b{layer}")
             if layer > 0:
                 # The activations are not needed again, so their buffer takes the next delta.
-                positive = np.greater(below, 0, out=self._positive[layer - 1][: len(X)])
-                delta = np.matmul(delta, self.parameters[f"W{layer}"].T, out=below)
+                positive = self._xp.greater(below, 0, out=self._positive[layer - 1][: len(X)])
+                delta = self._xp.matmul(delta, self.parameters[f"W{layer}"].T, out=below)
                 delta *= positive
         return self.gradients

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpcml import optim
+from hpcml.models.device import DEVICES
 from hpcml.optim.optimizer import Optimizer
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Settings:
     overlap: bool | None = None
     wire: str | None = None
     clip_norm: float | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -62,7 +64,20 @@ class Settings:
             choice("wire", self.wire, WIRES)
         if self.clip_norm is not None:
             number("clip_norm", self.clip_norm, above=0)
+        choice("device", self.device, DEVICES)
+        if self.device == "cuda" and (given := self._of_the_host()):
+            raise ValueError(f"device='cuda' does not go with {', '.join(given)}: leave it, or device='cpu'")
         choice("dtype", np.dtype(self.dtype).name, ("float32", "float64"))
+
+    def _of_the_host(self) -> list[str]:
+        """What is asked for that there is for processors only."""
+        names = ("reproducible", "shard", "wire", "clip_norm")
+        return [name for name in names if getattr(self, name) not in (None, False)]
+
+    @property
+    def placed(self) -> str:
+        """The device, "auto" being the processor where that alone has what is asked for."""
+        return "cpu" if self.device == "auto" and self._of_the_host() else self.device
 
     @classmethod
     def of(cls, params: dict[str, Any]) -> Settings:

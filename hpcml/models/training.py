@@ -10,6 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
+from hpcml.models.device import module_of
 from hpcml.models.loads import Loads
 from hpcml.models.losses import Loss, correct
 from hpcml.models.network import Passes
@@ -165,8 +166,9 @@ class Step:
         self.passes, self.objective, self.shard, self.settings = passes, objective, shard, settings
         self.steps_per_epoch = batches.steps
         self.optimizer = settings.distribute(passes.parameters, comm, values=3)
-        self._batch = np.empty((batches.largest, shard.X.shape[1]), shard.X.dtype)
-        self._penalties = {name: np.empty_like(passes.parameters[name]) for name in objective.penalty}
+        self._xp = module_of(shard.X)
+        self._batch = self._xp.empty((batches.largest, shard.X.shape[1]), shard.X.dtype)
+        self._penalties = {name: self._xp.empty_like(passes.parameters[name]) for name in objective.penalty}
         self._sums = np.zeros(3)
         self._note, self._interruption = note, interruption
         if note is not None:
@@ -204,7 +206,12 @@ class Step:
         """Of the objective's mean over the rows. hand_over: each to the optimizer as soon as it is there."""
         # mode="clip": with the default NumPy would take into a buffer first, in case a number is out of
         # range.
-        X = np.take(self.shard.X, rows, axis=0, out=self._batch[: len(rows)], mode="clip")
+        batch = self._batch[: len(rows)]
+        if self._xp is np:
+            X = np.take(self.shard.X, rows, axis=0, out=batch, mode="clip")
+        else:
+            rows = self._xp.asarray(rows)
+            X = self._xp.take(self.shard.X, rows, axis=0, out=batch)
         codes = self.shard.y[rows]
         scores = self.passes.forward(X)
         hits = correct(scores, codes)
@@ -214,7 +221,7 @@ class Step:
         def done(name: str) -> None:
             gradient = self.passes.gradients[name]
             if name in self._penalties:
-                gradient += np.multiply(
+                gradient += self._xp.multiply(
                     self.passes.parameters[name], self.objective.penalty[name], out=self._penalties[name]
                 )
             if hand_over:

@@ -10,6 +10,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
+from hpcml.collectives.arrays import DEVICE, as_array, kind_of
 from hpcml.collectives.channel import channel_of
 from hpcml.collectives.errors import raise_together
 from hpcml.collectives.queue import Queue
@@ -136,18 +137,21 @@ class Distributed:
         self._unchanged_alone = comm.size == 1 and not reproducible and (wire is None or isinstance(wire, str))
         self._unit = None if isinstance(wire, str) else 1.0  # what weights are divided by: a power of two
         self.overlap = channel_of(comm).machine.nodes > 1 if overlap is None else overlap
-        arrays = [array for _, array in optimizer.pairs]
+        arrays = [as_array(array) for _, array in optimizer.pairs]
         together = bucket_bytes(comm) if bucket is None else bucket
         found = buckets(arrays, together)
         self._queue = Queue(together)  # the first sums are there first, to step with while others travel
         self._bucket_of = {i: k for k, one in enumerate(found) for i in one.members}
         # What the ranks have to say rides in the first message, where nothing is under way before it is known.
-        self._rides = not (self.overlap or shard or reproducible or wire)
+        on_device = kind_of(arrays[0]) == DEVICE
+        if on_device and (shard or reproducible or wire):
+            raise TypeError("shard, reproducible and wire are not there for parameters in GPU memory")
+        self._rides = not (self.overlap or shard or reproducible or wire or on_device)
         extra = [LENGTH + values if self._rides and one is found[0] else 0 for one in found]
         self._pipeline = Pipeline(
             [self._reduction(one, algorithm, more, shard) for one, more in zip(found, extra, strict=True)]
         )
-        self._book = Book(self.overlap, bound((r.message.rows[0].nbytes for r in self._pipeline.reductions), comm))
+        self._book = Book(self.overlap, bound((r.message.nbytes for r in self._pipeline.reductions), comm))
         first = self._pipeline.reductions[0].message
         self._ballot = first.extra if self._rides else np.zeros(LENGTH + values)
         if shard:
@@ -157,6 +161,11 @@ class Distributed:
 
     def _reduction(self, bucket: Bucket, algorithm: str, extra: int, shard: bool) -> Reduction:
         wire, comm, exact = self._wire, self.comm, self._virtual is not None
+        first = self.optimizer.pairs[bucket.members[0]][1]
+        if kind_of(first) == DEVICE:
+            from hpcml.optim.device.messages import DeviceMessage
+
+            return Summed(DeviceMessage(bucket, first), comm, algorithm, self.overlap)
         dtype = short(wire) if isinstance(wire, str) else bucket.dtype
         message = Message(bucket, dtype, extra, apart=exact, rows=self.expected if exact else 1)
         whole: Reduction
@@ -313,7 +322,7 @@ class Distributed:
             for member, start, _ in reduction.message.bucket.spans():
                 begin, end = self.optimizer.ranges[member]
                 at = start + begin - reduction.part[0] if begin < end else 0
-                parts[member] = found[at : at + end - begin]
+                parts[member] = cut(found, at, at + end - begin)
             yield parts
 
     def _complete(self, sums: np.ndarray) -> None:
@@ -407,6 +416,11 @@ class Distributed:
         if self._gathered:
             state_dict = own_state(state_dict, self.optimizer)
         self.optimizer.load_state_dict(state_dict)
+
+
+def cut(found: Any, start: int, stop: int) -> Any:
+    """Items of a flat array, of the host or in GPU memory."""
+    return as_array(found).part(start, (stop - start,)) if kind_of(found) == DEVICE else found[start:stop]
 
 
 def power_of_two(number: float) -> float:

@@ -32,6 +32,11 @@ class Message:
         return self.rows[0]
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of a row."""
+        return self.rows[0].nbytes
+
+    @property
     def extra(self) -> np.ndarray:
         """Numbers that ride behind the gradients."""
         return self.rows[0, self.bucket.size :]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from hpcml.kinds import DEVICE, kind_of
 from hpcml.optim.groups import Selection, grouped
 from hpcml.optim.norms import BLOCK, Table, squares
 from hpcml.optim.parameters import Arrays, check_parameters, items, listed, matched
-from hpcml.optim.precision import LossScale, bits, is_short, working
+from hpcml.optim.precision import DOUBLE, LossScale, bits, is_short, working
 
 MASTER = "master"  # the slot of the float32 weights of 16-bit parameters
 
@@ -79,7 +81,8 @@ class _Target(NamedTuple):
 class Optimizer:
     """Parameters that are updated in place by a rule; made by ``SGD``, ``Adam`` and their kin.
 
-    ``params`` is a dict or list of NumPy arrays of any shape: float32, float64, or float16 and bfloat16, for which
+    ``params`` is a dict or list of NumPy arrays of any shape, or of arrays in GPU memory (CuPy's), whose state is kept
+    there, too, and which SGD and Adam update in one kernel: float32, float64, or float16 and bfloat16, for which
     float32 weights are kept beside. Gradients have the dtype of their parameter; those of float32 may be of 16
     bits, and those of 16 bits float32. C-contiguous arrays are updated in one pass over memory; others through a
     packed copy.
@@ -110,7 +113,8 @@ class Optimizer:
         self.clip_norm = None if clip is None else nonnegative("clip_norm", clip)
         self.steps = 0
         self.norm: float | None = None
-        self.ranges = [(0, array.size) for _, array in self.pairs]
+        self._device = self._on_device()
+        self.ranges = [(0, prod(array.shape)) for _, array in self.pairs]
         starts = [self.rule.start(h) if self.rule.start else (0.0,) * len(self.rule.slots) for h in self._groups()]
         self.state = [self._fresh(i, starts[group]) for i, group in enumerate(self._group_of)]
         self._targets = self._aimed()
@@ -118,6 +122,8 @@ class Optimizer:
 
     def _fresh(self, i: int, starts: tuple[float, ...]) -> dict[str, np.ndarray]:
         array = self.pairs[i][1]
+        if self._device is not None:
+            return self._device.fresh(i, dict(zip(self.rule.slots, starts, strict=True)))
         dtype = working(array.dtype)
         # zeros, not zeros_like, which would take the memory order of a Fortran-ordered parameter.
         slots = {slot: np.zeros(array.shape, dtype) for slot in self.rule.slots}
@@ -127,6 +133,16 @@ class Optimizer:
         if dtype != array.dtype:
             slots[MASTER] = np.array(array, dtype, order="C")
         return slots
+
+    def _on_device(self) -> Any:
+        """What updates parameters in GPU memory; None for those of the host."""
+        if kind_of(self.pairs[0][1]) != DEVICE:
+            return None
+        from hpcml.optim.device.updates import Updates
+
+        if self.clip_norm is not None or self.loss_scale is not None:
+            raise TypeError("clip_norm and loss_scale are not there for parameters in GPU memory")
+        return Updates(self.rule.name, self.pairs, MASTER)
 
     def _groups(self) -> list[dict[str, Any]]:
         """The hyperparameters of each group."""
@@ -171,6 +187,9 @@ class Optimizer:
         Raises ValueError or TypeError, before anything is changed, when a gradient does not fit its parameter.
         """
         gradients = matched(self.pairs, grads)
+        if self._device is not None:
+            self.update([gradient.packed() for gradient in gradients], scale)
+            return
         self.update([np.ascontiguousarray(gradient).reshape(-1) for gradient in gradients], scale)
 
     def update(
@@ -188,6 +207,9 @@ class Optimizer:
         if factor is None:
             return False
         self.advance()
+        if self._device is not None:
+            self._device.apply([self._device_step(i, gradient, factor) for i, gradient in enumerate(gradients)])
+            return True
         trusts = [1.0] * len(self.pairs) if self.rule.measure is None else self._measured(gradients, factor, complete)
         for i, (gradient, trust) in enumerate(zip(gradients, trusts, strict=True)):
             self.apply(i, gradient, factor, trust)
@@ -203,6 +225,9 @@ class Optimizer:
 
     def apply(self, i: int, gradient: np.ndarray, factor: float, trust: float = 1.0) -> None:
         """Update this rank's range of parameter ``i`` from its flat gradient, times ``factor``."""
+        if self._device is not None:
+            self._device.apply([self._device_step(i, gradient, factor)])
+            return
         theta, short, slots, whole = target = self._targets[i]
         if not theta.size:
             return
@@ -216,6 +241,11 @@ class Optimizer:
         if whole is not None:
             start, stop = self.ranges[i]
             whole.flat[start:stop] = short.view(whole.dtype) if short.size else theta
+
+    def _device_step(self, i: int, gradient: Any, factor: float) -> tuple[int, Any, float, tuple[float, ...]]:
+        """What `hpcml.optim.device.updates.Updates.apply` wants of parameter ``i``."""
+        (scalars,) = self._scalars[self._group_of[i]].values()
+        return i, gradient, self._signed(i, factor), scalars
 
     def _signed(self, i: int, factor: float) -> float:
         own = self._own[self._group_of[i]]
@@ -283,7 +313,10 @@ class Optimizer:
         self._targets = self._aimed()
 
     def _aimed(self) -> list[_Target]:
-        targets = []
+        targets: list[_Target] = []
+        if self._device is not None:
+            self._dtypes = {DOUBLE}
+            return targets
         for (_, array), state, (start, stop) in zip(self.pairs, self.state, self.ranges, strict=True):
             straight = array.flags.c_contiguous
             own = array.reshape(-1)[start:stop] if straight else np.empty(stop - start, array.dtype)
@@ -305,7 +338,7 @@ class Optimizer:
     def state_dict(self) -> dict[str, Any]:
         """A copy of all but the parameters: rule, hyperparameters, step count and state arrays by name."""
         state = {
-            name: {slot: array.copy() for slot, array in slots.items()}
+            name: {slot: _copied(array) for slot, array in slots.items()}
             for (name, _), slots in zip(self.pairs, self.state, strict=True)
         }
         return {
@@ -337,7 +370,7 @@ class Optimizer:
                     )
         for (name, _), slots in zip(self.pairs, self.state, strict=True):
             for slot, array in slots.items():
-                array[...] = found[name][slot]
+                fill(array, found[name][slot])
         self.hyperparameters.update(state_dict["hyperparameters"])
         self.steps = int(state_dict["steps"])
         scale = state_dict.get("loss_scale")
@@ -348,6 +381,25 @@ class Optimizer:
         numbers = sum(parameter.size for _, parameter in self.pairs)
         shown = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
         return f"{self.rule.name}({len(self.pairs)} arrays, {numbers} numbers, {shown})"
+
+
+def fill(array: Any, values: np.ndarray) -> None:
+    """Put values into an array, of the host or in GPU memory."""
+    if kind_of(array) == DEVICE:
+        from hpcml.collectives.arrays import as_array
+
+        as_array(array).fill_from_host(values)
+    else:
+        array[...] = values
+
+
+def _copied(array: Any) -> np.ndarray:
+    """A copy in the host's memory."""
+    if kind_of(array) != DEVICE:
+        return array.copy()
+    from hpcml.collectives.arrays import host_array
+
+    return host_array(array)
 
 
 def _ratio(own: Mapping[str, Any], lr: float) -> float:

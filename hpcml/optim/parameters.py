@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hpcml.kinds import DEVICE, HOST, kind_of
 from hpcml.optim.precision import DOUBLE, SINGLE, is_short, working
 
 #: A dict or a list of arrays, as users hold parameters and gradients.
@@ -33,15 +34,19 @@ def items(arrays: Arrays, what: str) -> list[tuple[Any, Any]]:
 
 
 def check_parameters(pairs: list[tuple[Any, Any]]) -> None:
-    """Raise unless every parameter is a writable NumPy array of float32 or float64.
+    """Raise unless every parameter is a writable array of floats, of NumPy or all of them in GPU memory.
 
     This is the one place that decides which kinds of arrays the rules update; another kind of array gets its
     kernels in the rules' files and its row here.
     """
     if not pairs:
         raise ValueError("there are no parameters: pass a dict or a list with at least one array")
+    if len({kind_of(array) for _, array in pairs}) > 1:
+        raise TypeError("some parameters are in GPU memory and some in the host's: make an optimizer for each")
     for name, array in pairs:
-        if not isinstance(array, np.ndarray):
+        if kind_of(array) == DEVICE:
+            array = _on_device(array)
+        elif not isinstance(array, np.ndarray):
             raise TypeError(
                 f"parameter {name!r} is a {kind(array)}; the update rules work on numpy.ndarray "
                 f"of floats: copy it to one"
@@ -57,7 +62,7 @@ def check_parameters(pairs: list[tuple[Any, Any]]) -> None:
             raise ValueError(f"parameter {name!r} repeats its elements (a stride is 0): pass a copy")
 
 
-def matched(pairs: list[tuple[Any, np.ndarray]], gradients: Arrays) -> list[np.ndarray]:
+def matched(pairs: list[tuple[Any, Any]], gradients: Arrays) -> list[Any]:
     """The gradients in the order of the parameters; raises, naming the first that does not fit."""
     found = dict(items(gradients, "gradients"))
     expected = dict(pairs)
@@ -70,12 +75,14 @@ def matched(pairs: list[tuple[Any, np.ndarray]], gradients: Arrays) -> list[np.n
     return [check_gradient(name, parameter, found[name]) for name, parameter in pairs]
 
 
-def check_gradient(name: Any, parameter: np.ndarray, gradient: Any) -> np.ndarray:
+def check_gradient(name: Any, parameter: Any, gradient: Any) -> Any:
     """The gradient as an array; raises where it does not fit its parameter."""
     if isinstance(gradient, np.generic):  # what NumPy's arithmetic makes of an array without axes
         gradient = np.asarray(gradient)
-    if not isinstance(gradient, np.ndarray):
-        raise TypeError(f"the gradient of {name!r} is a {kind(gradient)}, its parameter a numpy.ndarray")
+    if kind_of(gradient) != kind_of(parameter) or (kind_of(gradient) == HOST and not isinstance(gradient, np.ndarray)):
+        raise TypeError(f"the gradient of {name!r} is a {kind(gradient)}, its parameter a {kind(parameter)}")
+    if kind_of(gradient) == DEVICE:
+        gradient, parameter = _on_device(gradient), _on_device(parameter)
     if gradient.shape != parameter.shape:
         raise ValueError(f"the gradient of {name!r} has shape {gradient.shape}, its parameter {parameter.shape}")
     if gradient.dtype != parameter.dtype and not (_is_single(gradient) and _is_single(parameter)):
@@ -84,6 +91,13 @@ def check_gradient(name: Any, parameter: np.ndarray, gradient: Any) -> np.ndarra
             f"convert it with .astype({str(parameter.dtype)!r})"
         )
     return gradient
+
+
+def _on_device(array: Any) -> Any:
+    """An array in GPU memory as `hpcml.collectives` has it, which is not imported before there is one."""
+    from hpcml.collectives.arrays import as_array
+
+    return as_array(array)
 
 
 def _is_single(array: np.ndarray) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from mpi4py import MPI
 
 from hpcml import collectives as hc
+from hpcml.collectives.arrays import DEVICE, kind_of
 from hpcml.collectives.queue import Queue
 from hpcml.optim.messages import Message
 
@@ -61,6 +62,7 @@ class Summed:
         self.message, self.part = message, (0, message.bucket.size)
         flat = message.flat
         # Bound once: a step then costs no checks of arguments, which cannot differ any more.
+        self._sum = flat if kind_of(flat) == DEVICE else flat[: message.bucket.size]
         self._plan = hc.plan(
             "allreduce", flat, op="sum", algorithm=algorithm, out=flat, comm=comm, background=background
         )
@@ -78,7 +80,7 @@ class Summed:
 
     def wait(self) -> np.ndarray:
         self._plan.wait()
-        return self.message.flat[: self.message.bucket.size]
+        return self._sum
 
 
 class Scattered:

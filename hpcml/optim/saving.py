@@ -16,6 +16,7 @@ from hpcml import collectives as hc
 from hpcml.checkpoints import Checkpoint, Slice
 from hpcml.checkpoints.neighbours import Copy
 from hpcml.optim.distributed import Distributed
+from hpcml.optim.optimizer import fill
 from hpcml.optim.parameters import listed
 
 FORMAT = 1
@@ -68,7 +69,7 @@ def restore(distributed: Distributed, found: Checkpoint | Copy, said: Mapping[st
         read = {name: _part(found, name, given) for name, given in expected.items()}
     for name, given in expected.items():
         target = given.data if isinstance(given, Slice) else given
-        target[...] = read[name].reshape(target.shape)
+        fill(target, read[name].reshape(target.shape))
     optimizer.hyperparameters.update(
         {name: _as(optimizer.hyperparameters[name], value) for name, value in said["hyperparameters"].items()}
     )

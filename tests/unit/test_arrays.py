@@ -21,7 +21,7 @@ def test_kind():
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (OnDevice(), "in GPU memory .OnDevice.*pass a host copy"),
+        (OnDevice(), "in GPU memory (need CuPy|, but CUDA)"),
         (np.array([None]), "Python objects"),
         (np.ma.array([1.0], mask=[True]), "mask would be lost"),
     ],

@@ -10,7 +10,7 @@ import numpy as np
 
 from hpcml.collectives import ops
 from hpcml.collectives.arguments import Bound, OpLike, same_everywhere
-from hpcml.collectives.arrays import as_array, check_out, describe
+from hpcml.collectives.arrays import check_out, describe, host_array
 from hpcml.collectives.channel import Channel
 from hpcml.collectives.checks import agree, check_algorithm, check_root, options_in_words, plain, rows_in_words
 from hpcml.collectives.errors import ArgumentError
@@ -47,7 +47,7 @@ def summation(
     shape: tuple[int, ...] = ()
     dtype: np.dtype = np.dtype(np.float64)
     try:
-        x = as_array(x)
+        x = host_array(x)
         found = ops.find(op)
         if x.dtype.kind in "iub" and found.finishes:
             x = x.astype(np.float64)
@@ -109,7 +109,7 @@ def extreme(
     found = ops.find(op)
     keys = np.empty(0, np.int64)
     try:
-        x = as_array(x)
+        x = host_array(x)
         ops.check_dtype(found, x.dtype)
         dtype = x.dtype
         given = describe(x) if axis is None else rows_in_words(x)

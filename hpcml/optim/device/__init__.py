@@ -1,0 +1,1 @@
+"""Optimizers of parameters in GPU memory: the rules as kernels, and the messages in which gradients travel."""
