@@ -88,17 +88,17 @@ class Nccl(Scripted):
             self._nccl.allReduce(source, target, count, kind, how, stream)
         elif self._collective == "reduce":
             self._nccl.reduce(source, target, count, kind, how, self._root, stream)
-            if self._channel.rank != self._root:
+            if self.channel.rank != self._root:
                 return
         else:
             self._nccl.reduceScatter(source, target, count, kind, how, stream)
         if op.finishes:
-            kernels.fold(self._runtime, op, self._dtype, [target], [target], count, stream, self._channel.size)
+            kernels.fold(self._runtime, op, self._dtype, [target], [target], count, stream, self.channel.size)
 
     def _move(self, source: int, target: int) -> None:
         from cupy.cuda import nccl
 
-        rank, size, root, unit = self._channel.rank, self._channel.size, self._root, self._dtype.itemsize
+        rank, size, root, unit = self.channel.rank, self.channel.size, self._root, self._dtype.itemsize
         counts = [n * unit for n in self._counts]
         starts = list(accumulate(counts, initial=0))
         kind, stream = nccl.NCCL_UINT8, self._stream

@@ -82,7 +82,7 @@ class Peers(Scripted):
             yield from self._messages(self._part, np.empty(0, np.uint8), np.empty(0, np.uint8), tag, background)
         finally:
             self._links.mapped.end()
-        left = self._collective == "exscan" and self._channel.rank == 0  # as it was
+        left = self._collective == "exscan" and self.channel.rank == 0  # as it was
         if wanted[0] != target.pointer and target.nbytes and not left:
             runtime.copy(target.pointer, wanted[0], target.nbytes, stream)
 
@@ -140,15 +140,15 @@ class Peers(Scripted):
 
     def _do(self, source: int, target: int) -> None:
         """This rank's part, put on the stream."""
-        rank = self._channel.rank
-        addresses = [[source, target] if r == rank else self._addresses(r) for r in range(self._channel.size)]
+        rank = self.channel.rank
+        addresses = [[source, target] if r == rank else self._addresses(r) for r in range(self.channel.size)]
         sources, targets = [a for a, _ in addresses], [a for _, a in addresses]
         if self._op is None:
             self._move(sources, target)
             return
         unit = self._dtype.itemsize
         if self._collective in ("allreduce", "reduce"):
-            start, stop = _slice(sum(self._counts), rank, self._channel.size, max(1, PAGE // unit))
+            start, stop = _slice(sum(self._counts), rank, self.channel.size, max(1, PAGE // unit))
             to = targets if self._collective == "allreduce" else [targets[self._root]]
             self._fold([t + start * unit for t in to], [s + start * unit for s in sources], stop - start)
         elif self._collective == "reduce_scatter":
@@ -161,7 +161,7 @@ class Peers(Scripted):
 
     def _fold(self, targets: list[int], sources: list[int], count: int) -> None:
         assert self._op is not None
-        divisor = self._channel.size if self._op.finishes else 0
+        divisor = self.channel.size if self._op.finishes else 0
         scratch = 0
         if len(sources) > kernels.MOST:
             self._scratch = self._scratch or self._runtime.empty(count * self._dtype.itemsize, self._stream)
@@ -170,7 +170,7 @@ class Peers(Scripted):
 
     def _move(self, sources: list[int], target: int) -> None:
         """Copy what this rank wants: from each rank, items (from, to, count)."""
-        rank, size, root = self._channel.rank, self._channel.size, self._root
+        rank, size, root = self.channel.rank, self.channel.size, self._root
         counts = self._counts
         starts = list(accumulate(counts, initial=0))
         wanted: list[tuple[int, int, int, int]] = []  # rank, items before in its input, before in the output, items

@@ -27,7 +27,7 @@ class Scripted(Program):
     _target: Any
 
     def __init__(self, channel: Channel, links: Links, tag: int):
-        self._channel, self._links, self._tag = channel, links, tag
+        self.channel, self._links, self._tag = channel, links, tag
         self._runtime, self._stream = links.runtime, links.streams.work
         self._source = self._target = links.nothing
         self._rows: Rows = ()  # of messages, and the one that is awaited; none: it waits for the device
@@ -60,7 +60,7 @@ class Scripted(Program):
                 "this collective was interrupted or failed before, in the middle of its messages: end the program, or "
                 "go on with another communicator"
             )
-        self._number = self._channel.number
+        self._number = self.channel.number
         self._going = self._ordered(tag, background)
         under_way().add(self)
         self.poll(0)
@@ -107,7 +107,7 @@ class Scripted(Program):
                 polls += 1
                 rows, at = self.awaits()
                 if not polls % LOOK_AROUND and at < len(rows):
-                    stall = stall or Stall(self._channel, self._number, self._tag)
+                    stall = stall or Stall(self.channel, self._number, self._tag)
                     stall.look_around(rows, at)
         finally:
             if stall:

@@ -54,14 +54,14 @@ class Walk(Scripted):
                 self._runtime.copy(to, a, count, self._stream)
             else:
                 assert self._op is not None
-                parts, divisor = ([a, b], 0) if code == t.FOLD else ([a], self._channel.size)
+                parts, divisor = ([a, b], 0) if code == t.FOLD else ([a], self.channel.size)
                 kernels.fold(self._runtime, self._op, self._dtype, [to], parts, count, self._stream, divisor)
         self._at = len(self._table)
         while not wire.advance():
             yield
 
     def _wire(self, tag: int) -> Wire:
-        streams, comm = self._links.streams, self._channel.comm
+        streams, comm = self._links.streams, self.channel.comm
         if self._rooms is None:
             return Direct(self._runtime, streams, comm, tag)
         return Pinned(self._runtime, streams, comm, tag, self._rooms)
