@@ -5,7 +5,9 @@ fewer rows, of all ranks; these are summed by one reduce-scatter, so that every 
 sibling's are the parent's less these. Each rank finds the best split of both children among its features, and one small
 allgather tells all ranks the best of all. What a round sends per rank and node, of p ranks, is
 
-    (p − 1)/p · d · bins · channels · 8 bytes    and    2 (p − 1) records.
+    (p − 1)/p · d · bins · channels · 8 bytes    and    2 (p − 1) records,
+
+and, for packed sums, 8 ⌈log₂ p⌉ bytes: how many rows of all ranks went left.
 
 That is ``parallel="data"``. With "feature" each rank has its part of the features of all rows from the start, and
 nothing is summed (`feature_shards`); with "voting" each has histograms of its rows, and those of elected features are
@@ -151,6 +153,7 @@ class Grower:
         self._records = np.zeros((2 * batch, self._length), np.int64)
         self._sums: dict[int, Any] = {}
         self._exchanges: dict[int, Any] = {}
+        self._counts: dict[int, tuple[Any, np.ndarray]] = {}
         self._held = np.zeros((0, len(self._features), self.width, self.channels), np.int64)
         self._free: list[int] = []
         n = len(self.binned.rows)
@@ -178,7 +181,10 @@ class Grower:
 
     def close(self) -> None:
         """Let go of what is bound to the communicator. Collective."""
-        for plan in [*self._sums.values(), *(plan for plan, _ in self._exchanges.values())]:
+        for plan in [
+            *self._sums.values(),
+            *(plan for plan, _ in [*self._exchanges.values(), *self._counts.values()]),
+        ]:
             plan.close()
         if self._election is not None:
             self._election.close()
@@ -276,10 +282,10 @@ class Grower:
 
     def _cut(self, parents: list[Node]) -> list[Family]:
         """Cut the rows of nodes in two: of one child, and of the other."""
-        middles = self._parted_as_told(parents) if self.parallel == "feature" else map(self._parted, parents)
+        middles = self._parted_as_told(parents) if self.parallel == "feature" else [*map(self._parted, parents)]
         families: list[Family] = []
-        for parent, middle in zip(parents, middles, strict=True):
-            parent.children = self._children(parent, middle)
+        for parent, middle, count in zip(parents, middles, self._counted(parents, middles), strict=True):
+            parent.children = self._children(parent, middle, count)
             families.append((*by_size(*parent.children), parent))
         return families
 
@@ -309,10 +315,29 @@ class Grower:
             for left, parent in zip(sides, parents, strict=True)
         ]
 
-    def _children(self, parent: Node, middle: int) -> tuple[Node, Node]:
+    def _counted(self, parents: list[Node], middles: list[int]) -> list[int]:
+        """How many rows of each node, on all ranks, went left. Collective.
+
+        Packed sums have only estimates, by H and the node's count. Were those taken over from node to node, a leaf of
+        few rows with most of H would count for many.
+        """
+        if self.kind != "packed":
+            return [int(parent.record[splitter.COUNT]) for parent in parents]
+        here = [middle - parent.begin for parent, middle in zip(parents, middles, strict=True)]
+        if self.comm.size == 1 or self.parallel == "feature":
+            return here
+        many = len(here)
+        if many not in self._counts:
+            counts = np.empty(many, np.int64)
+            self._counts[many] = hc.plan("allreduce", counts, op="sum", out=counts, comm=self.comm), counts
+        plan, counts = self._counts[many]
+        counts[:] = here
+        self._run(plan, counts.nbytes * (self.comm.size - 1).bit_length())
+        return counts.tolist()
+
+    def _children(self, parent: Node, middle: int, count: int) -> tuple[Node, Node]:
         record, limits = parent.record, self._growth.limits
         sums = record[splitter.SUMS : splitter.SUMS + self.outputs + 1].copy()
-        count = int(record[splitter.COUNT])
         bounds = self._children_bounds(parent, sums, limits)
         depth, path = parent.depth + 1, 2 * parent.path & PATH
         return (

@@ -30,7 +30,7 @@ class Trees:
     the largest number that does; ``missing_left``, ``categorical`` (m,) bool; ``masks`` (m, 4) uint64: the bins that go
     left of a categorical split; ``left`` (m,) int32: the left child, within the tree, and the right one comes after it;
     ``value`` (m, k): what is predicted there, ``gain``, ``weight`` (m,) float64: of the split, and of the rows there;
-    ``count`` (m,) int64: those rows (of boosting: estimated by their weight). ``starts`` (t + 1,): where trees begin.
+    ``count`` (m,) int64: those rows. ``starts`` (t + 1,): where trees begin.
     """
 
     feature: np.ndarray
