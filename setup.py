@@ -10,7 +10,8 @@ exec((here / "hpcml" / "version.py").read_text(), version)
 
 # What `hpcml train` needs beyond the core: data sets, plots, a progress bar, control of BLAS threads.
 train = ["scikit-learn>=1.3", "matplotlib>=3.7", "tqdm>=4.65", "threadpoolctl>=3.1"]
-test = ["pytest>=7.4", "pytest-xdist>=3.5", "ml_dtypes>=0.3", "pandas>=2.0"]
+board = ["tensorboardX>=2.6"]
+test = ["pytest>=7.4", "pytest-xdist>=3.5", "ml_dtypes>=0.3", "pandas>=2.0", *board]
 # What the update rules of hpcml.optim and exported trees are held against; of torch one version, so that pip does not
 # look for another build.
 oracle = ["torch==2.13.0", "lightgbm>=4.3"]
@@ -34,7 +35,7 @@ setup(
         "mpich": ["mpich>=4.2"],
         "cuda": ["cupy-cuda13x>=13.6"],
         "test": train + test,
-        "tensorboard": ["tensorboardX>=2.6"],
+        "tensorboard": board,
         "pytorch": ["torch>=2.1"],
         "oracle": oracle,
         "check": check,
