@@ -14,16 +14,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from hpcml.runs.record import read_record
     from hpcml.slurm import queue
     from hpcml.slurm.commands import SlurmError
-    from hpcml.slurm.standing import COLUMNS, rows, standings
+    from hpcml.slurm.standing import COLUMNS, rows
 
     try:
         jobs = queue.mine()
     except SlurmError as error:
         print(f"hpcml jobs: {error}", file=sys.stderr)
         jobs = []
-    table = [COLUMNS, *rows(jobs, standings(Path(args.folder)))]
+    folder = Path(args.folder)
+    runs = [read_record(config.parent) for config in sorted(folder.glob("*/config.json"))]
+    table = [COLUMNS, *rows(jobs, runs)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -35,7 +35,7 @@ def row(record: Record) -> dict[str, Any]:
         "seed": arguments.get("seed"),
         "git": (record.config.get("git_commit") or "")[:8]
         + ("+" * str(record.config.get("git_commit")).endswith("-modified")),
-        "checkpoints": record.checkpoints,
+        "checkpoints": len(record.checkpoints),
         "alerts": len(record.alerts),
         "model_sha256": summary.get("model_sha256"),
     }

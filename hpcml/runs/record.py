@@ -19,7 +19,8 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """config: as `hpcml train` wrote it. metrics: the records of epochs. status: of the moment; summary: of the end."""
+    """config: as `hpcml train` wrote it. metrics: the records of epochs. status: of the moment; summary: of the end;
+    checkpoints: after which steps there are some."""
 
     path: Path
     config: dict[str, Any]
@@ -27,7 +28,7 @@ class Record:
     status: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     alerts: list[dict[str, Any]] = field(default_factory=list)
-    checkpoints: int = 0
+    checkpoints: tuple[int, ...] = ()
     has_model: bool = False
 
     @property
@@ -46,7 +47,7 @@ def read_record(path: Path) -> Record:
     config = _json(path / "config.json")
     if config is None or "arguments" not in config:
         raise RecordError(f"{path} is no run directory: it has no config.json of 'hpcml train'")
-    checkpoints = path / "checkpoints"
+    checkpoints = sorted(int(found.name.split("-")[1]) for found in (path / "checkpoints").glob("step-*"))
     return Record(
         path,
         config,
@@ -54,7 +55,7 @@ def read_record(path: Path) -> Record:
         _json(path / STATUS) or {},
         _json(path / "summary.json") or {},
         _lines(path / "alerts.jsonl"),
-        sum(1 for found in checkpoints.iterdir() if not found.name.startswith(".")) if checkpoints.is_dir() else 0,
+        tuple(checkpoints),
         (path / "model.npz").is_file(),
     )
 
