@@ -40,7 +40,7 @@ def test_parameters_are_the_constructors(estimator):
     shared += ["batch_size", "epochs", "random_state", "dtype", "algorithm", "comm"]
     own = {MLPClassifier: ["hidden_layer_sizes"], SGDClassifier: ["loss", "C"]}
     if type(estimator) is MLPClassifier:
-        shared[-1:] = ["reproducible", "shard", "overlap", "wire", "clip_norm", "comm"]
+        shared[-1:] = ["reproducible", "shard", "overlap", "wire", "clip_norm", "device", "comm"]
     assert list(params) == own[type(estimator)] + shared
     model = type(estimator)(**params)
     assert model.get_params() == params
